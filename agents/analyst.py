@@ -1,0 +1,238 @@
+"""Answers questions about a data set: writes SQL, runs it read-only, tells what came out.
+
+The reply has a part for each thing an app shows in its own way: text, SQL, table and chart.
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import readonly_sql
+import sales_rules
+from chat_model import ask, choose, question
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import CachePolicy
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from readonly_sql import Cell, DatasetError, SqlError
+from typing_extensions import TypedDict
+
+SALES = f"sqlite:///{Path(__file__).with_name('sales.db')}"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Context:
+    # The name of a data set: `sales`, or one that the operator named in ANALYST_DATASETS.
+    dataset: str = "sales"
+    model: str = "gpt-4.1-mini"
+    row_limit: Annotated[int, Field(ge=1, le=2_000)] = 200
+    time_limit: Annotated[timedelta, Field(le=timedelta(minutes=1))] = timedelta(seconds=10)
+
+
+class Asked(TypedDict):
+    """All that an answer depends on, and therefore the key it is cached under."""
+
+    question: str
+    dataset: str
+    model: str
+    row_limit: int
+    time_limit: float
+
+
+class Found(TypedDict):
+    sql: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    truncated: bool
+    as_of: str
+
+
+class Query(TypedDict):
+    asked: Asked
+
+
+class State(MessagesState):
+    asked: Asked
+    found: Found
+
+
+def locate(dataset: str) -> str:
+    """The DSN of a data set. Names only: were a DSN taken from `context`, any client could read
+    any database that the server can reach, and the password would lie in every session.
+    """
+    known = {"sales": SALES, **json.loads(os.environ.get("ANALYST_DATASETS") or "{}")}
+    if dataset not in known:
+        raise DatasetError(f"There is no data set {dataset!r}; there are {', '.join(known)}.")
+    return known[dataset]
+
+
+async def understand(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Turn what was said into a question that can be read, and cached, by itself."""
+    context = runtime.context or Context()
+    said = " ".join(question(state["messages"]).split())
+    if not said:
+        raise ValueError("The question is empty.")
+    locate(context.dataset)
+    if earlier := state.get("asked"):
+        runtime.stream_writer({"stage": "understanding"})
+        before = [m.text for m in state["messages"][:-1] if isinstance(m, AIMessage)]
+        request = [
+            f"Earlier question: {earlier['question']}",
+            f"Earlier answer: {' '.join(before[-1].split()) if before else '(none)'}",
+            f"Now: {said}",
+        ]
+        # "nostream": what is said between the steps is not part of the reply.
+        model = choose(context.model, sales_rules.restate).with_config(tags=["nostream"])
+        messages = [SystemMessage(RESTATE), HumanMessage("\n".join(request))]
+        said = (await ask(model, messages)).text.strip()
+    asked = Asked(
+        question=said,
+        dataset=context.dataset,
+        model=context.model,
+        row_limit=context.row_limit,
+        time_limit=context.time_limit.total_seconds(),
+    )
+    return {"asked": asked}
+
+
+RESTATE = """Rewrite the question under `Now` so that it can be understood without the earlier one.
+If it does not refer to it, repeat it unchanged. Reply with the question alone."""
+
+
+async def query(state: Query, runtime: Runtime[Context]) -> dict[str, Found]:
+    asked = state["asked"]
+    dsn = locate(asked["dataset"])
+    runtime.stream_writer({"stage": "reading tables", "dataset": asked["dataset"]})
+    rules = WRITE_SQL.format(
+        dialect=readonly_sql.dialect(dsn), tables=await readonly_sql.tables(dsn)
+    )
+    model = choose(asked["model"], sales_rules.write_sql).with_config(tags=["nostream"])
+    messages: list[BaseMessage] = [SystemMessage(rules), HumanMessage(asked["question"])]
+    limits = asked["row_limit"], timedelta(seconds=asked["time_limit"])
+    failure: SqlError | None = None
+    for attempt in (1, 2):
+        runtime.stream_writer({"stage": "writing SQL", "attempt": attempt})
+        reply = await ask(model, messages)
+        sql = bare(reply.text)
+        runtime.stream_writer({"stage": "running SQL", "sql": sql})
+        try:
+            table = await readonly_sql.run(dsn, sql, *limits)
+        except SqlError as fault:
+            failure = fault
+            runtime.stream_writer({"stage": "SQL failed", "error": str(fault)})
+            messages += [reply, HumanMessage(f"The database says: {fault}. Correct the query.")]
+        else:
+            as_of = datetime.now(UTC).isoformat(timespec="seconds")
+            return {"found": Found(sql=sql, as_of=as_of, **vars(table))}
+    raise SqlError(f"No valid SQL was found for this question: {failure}") from failure
+
+
+WRITE_SQL = """Write one {dialect} query that answers the question. Put the number that matters
+last, after what it is grouped by. Reply with the SQL alone. The tables:
+{tables}"""
+
+
+def bare(text: str) -> str:
+    """The SQL of a reply, without the fence that models like to put around it."""
+    fenced = re.search(r"```(?:\w+\n)?(.*?)```", text, re.DOTALL)
+    return (fenced[1] if fenced else text).strip().rstrip(";")
+
+
+def key(state: Query) -> str:
+    # LangGraph's own key pickles the input, and equal inputs may pickle to different bytes.
+    return json.dumps(state["asked"], sort_keys=True).casefold()
+
+
+async def answer(state: State, runtime: Runtime[Context]) -> dict[str, list[AIMessage]]:
+    context = runtime.context or Context()
+    asked, found = state["asked"], state["found"]
+    runtime.stream_writer({"stage": "telling", "rows": len(found["rows"])})
+    # Some rows are enough to say something about them, and a prompt is no place for thousands.
+    shown = {
+        "question": question(state["messages"]),
+        "columns": found["columns"],
+        "rows": found["rows"][:50],
+    }
+    model = choose(context.model, sales_rules.tell)
+    messages = [SystemMessage(TELL), HumanMessage(json.dumps(shown, ensure_ascii=False))]
+    reply = await ask(model, messages)
+    parts: list[str | dict[Any, Any]] = [
+        {"type": "text", "text": reply.text},
+        {"type": "sql", "sql": found["sql"], "question": asked["question"]},
+        {
+            "type": "table",
+            "columns": found["columns"],
+            "rows": found["rows"],
+            "truncated": found["truncated"],
+            "as_of": found["as_of"],
+        },
+    ]
+    if spec := chart(found["columns"], found["rows"]):
+        parts.append({"type": "vega-lite", "spec": spec})
+    # The same id as the tokens that were streamed, so an app puts the whole in their place.
+    return {"messages": [AIMessage(parts, id=reply.id)]}
+
+
+TELL = """Say in one or two sentences what these rows answer to the question, in its language.
+Use only what is in the rows."""
+
+
+def chart(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dict[str, Any] | None:
+    """A Vega-Lite specification: a line over time, bars over anything else."""
+    numeric = [
+        i
+        for i in range(len(columns))
+        if rows and all(isinstance(row[i], int | float) for row in rows)
+    ]
+    if not numeric:
+        return None
+    y = numeric[-1]
+    labels = [i for i in range(len(columns)) if i != y]
+    # By position, since two columns of a query may have one name, and a dot means a path to Vega.
+    values = [{f"c{i}": value for i, value in enumerate(row)} for row in rows]
+    spec: dict[str, Any] = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "data": {"values": values},
+    }
+    number = {"field": f"c{y}", "type": "quantitative", "title": columns[y]}
+    if not labels:
+        return {**spec, "mark": "text", "encoding": {"text": number}}
+    x = labels[0]
+    in_time = all(re.match(r"\d{4}(-|$)", str(row[x])) for row in rows)
+    encoding: dict[str, Any] = {
+        "x": {
+            "field": f"c{x}",
+            "type": "ordinal" if in_time else "nominal",
+            "title": columns[x],
+            "sort": None,
+        },
+        "y": number,
+    }
+    if len(labels) > 1:
+        encoding["color"] = {
+            "field": f"c{labels[1]}",
+            "type": "nominal",
+            "title": columns[labels[1]],
+        }
+    return {**spec, "mark": "line" if in_time else "bar", "encoding": encoding}
+
+
+builder = StateGraph(State, context_schema=Context, input_schema=MessagesState)
+builder.add_node(understand)
+# Only takes effect where the graph is given a cache. `Query` is all that the node sees of the
+# state, so nothing that is not in the key can change what it answers.
+builder.add_node(
+    query, input_schema=Query, cache_policy=CachePolicy(key_func=key, ttl=24 * 60 * 60)
+)
+builder.add_node(answer)
+builder.add_edge(START, "understand")
+builder.add_edge("understand", "query")
+builder.add_edge("query", "answer")
+builder.add_edge("answer", END)
+graph = builder.compile()

@@ -1,0 +1,121 @@
+"""What a start depends on, looked at piece by piece, and what to do about each fault."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from clew.checkpointing import isolation, migrate
+from clew.checkpointing.errors import CheckpointError, IsolationError
+from clew.checkpointing.postgres import Database
+from clew.runtime import config as configuration
+from clew.runtime import database, errors, graphs, place, settings
+from clew.runtime.notifier import Notifier
+
+OLDEST_POSTGRES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    what: str
+    good: bool
+    told: str
+    advice: str = ""
+
+
+async def examine(path: Path | None, migrations: tuple[str, ...]) -> AsyncIterator[Finding]:
+    yield Finding(
+        "python",
+        sys.version_info >= (3, 11),
+        sys.version.split()[0],
+        "Clew needs Python 3.11 or newer.",
+    )
+    config = None
+    try:
+        config = configuration.load(path or Path(os.environ.get("CLEW_CONFIG") or "langgraph.json"))
+        yield Finding("langgraph.json", True, f"{', '.join(config.graphs)} in {config.path}")
+    except errors.ConfigError as error:
+        yield Finding("langgraph.json", False, str(error), "Mend the file, or name it by --config.")
+    try:
+        chosen = settings.load()
+        yield Finding("settings", True, "all valid")
+    except errors.ConfigError as error:
+        yield Finding("settings", False, str(error))
+        return
+    if config is not None:
+        try:
+            loaded = await graphs.load(config)
+            yield Finding("graphs", True, ", ".join(loaded.ids()))
+        except errors.GraphError as error:
+            yield Finding("graphs", False, str(error), "Mend the file named above.")
+    if chosen.database_url is None and (config is None or not place.holds(config.root)):
+        none = "none yet: `clew dev` makes an embedded one here, DATABASE_URL names another"
+        yield Finding("database", True, none)
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            found = await stack.enter_async_context(database.attach(path))
+        except errors.EmbeddedError as error:
+            yield Finding("database", False, str(error))
+            return
+        direct = chosen.direct_url.get_secret_value() if chosen.direct_url else found.dsn
+        async for finding in examine_database(found.dsn, direct, migrations):
+            yield finding
+
+
+async def examine_database(
+    dsn: str, direct: str, migrations: tuple[str, ...]
+) -> AsyncIterator[Finding]:
+    shown = settings.redact(dsn)
+    try:
+        async with await psycopg.AsyncConnection.connect(dsn, connect_timeout=5) as conn:
+            number = conn.info.server_version // 10000
+    except psycopg.OperationalError as error:
+        yield Finding(
+            "database",
+            False,
+            f"{shown}: {str(error).strip()}",
+            "Start Postgres there, or correct DATABASE_URL.",
+        )
+        return
+    yield Finding(
+        "database",
+        number >= OLDEST_POSTGRES,
+        f"Postgres {number} at {shown}",
+        f"The oldest supported Postgres is {OLDEST_POSTGRES}.",
+    )
+    try:
+        pending = await migrate.pending(dsn, *migrations)
+    except CheckpointError as error:
+        yield Finding("schema", False, str(error))
+        return
+    yield Finding(
+        "schema",
+        not pending,
+        f"{len(pending)} migrations pending" if pending else "up to date",
+        "Run `clew migrate`.",
+    )
+    if pending:
+        return
+    try:
+        async with Database.open(dsn) as db:
+            await isolation.prove(db)
+            how = "drops to clew_app in each transaction" if db.drops_role else "is bound as it is"
+            yield Finding("isolation", True, f"a foreign row is invisible; this login {how}")
+    except IsolationError as error:
+        yield Finding("isolation", False, str(error), "Do not serve with this login.")
+    except (CheckpointError, psycopg.Error) as error:
+        yield Finding("isolation", False, str(error), "Grant this login the schema `clew`.")
+    async with Database.open(dsn) as db, Notifier(db, direct) as line:
+        heard = line.direct
+    yield Finding(
+        "listen",
+        heard,
+        "notifications arrive" if heard else "no notification came back",
+        "A transaction pooler swallows LISTEN: set CLEW_DIRECT_URL past it. "
+        "Without it, waiting falls back to polling once a second.",
+    )

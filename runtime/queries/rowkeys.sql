@@ -1,0 +1,81 @@
+-- name: runs_to_seal
+-- Those whose request is not under the newest key, be it plain or under another one. Locked until
+-- they are written, as servers go on meanwhile.
+select run_id, request from clew.run
+where substring(request for %(length)s) <> %(prefix)s limit %(page)s for update
+
+-- name: seal_runs
+update clew.run set request = %(request)s where run_id = %(run_id)s
+
+-- name: events_to_seal
+-- What the database writes itself, the opening of a run, is sealed along with what runs wrote.
+select thread_id, epoch, first_n, kind, created_at, body from clew.event
+where substring(body for %(length)s) <> %(prefix)s limit %(page)s for update
+
+-- name: seal_events
+update clew.event set body = %(body)s
+where thread_id = %(thread_id)s and epoch = %(epoch)s and first_n = %(first_n)s
+    and kind = %(kind)s and created_at = %(created_at)s
+
+-- name: crons_to_seal
+select cron_id, request from clew.cron
+where substring(request for %(length)s) <> %(prefix)s limit %(page)s for update
+
+-- name: seal_crons
+update clew.cron set request = %(request)s where cron_id = %(cron_id)s
+
+-- name: webhooks_to_seal
+select run_id, state from clew.webhook
+where substring(state for %(length)s) <> %(prefix)s limit %(page)s for update
+
+-- name: seal_webhooks
+update clew.webhook set state = %(state)s where run_id = %(run_id)s
+
+-- name: questions_to_seal
+select thread_id, interrupt_id, value, response_schema, on_deadline from clew.interrupt
+where substring(value for %(length)s) <> %(prefix)s
+    or substring(response_schema for %(length)s) <> %(prefix)s
+    or substring(on_deadline for %(length)s) <> %(prefix)s limit %(page)s for update
+
+-- name: seal_questions
+update clew.interrupt set value = %(value)s, response_schema = %(response_schema)s,
+    on_deadline = %(on_deadline)s
+where thread_id = %(thread_id)s and interrupt_id = %(interrupt_id)s
+
+-- name: sessions_to_seal
+select thread_id, interrupts, error from clew.session
+where (%(after)s::text is null or thread_id > %(after)s) and (interrupts <> '{}' or error is not null)
+order by thread_id limit %(page)s for update
+
+-- name: seal_sessions
+update clew.session set interrupts = %(interrupts)s, error = %(error)s where thread_id = %(thread_id)s
+
+-- name: errors_to_seal
+select run_id, error from clew.run
+where (%(after)s::uuid is null or run_id > %(after)s) and error is not null
+order by run_id limit %(page)s for update
+
+-- name: seal_errors
+update clew.run set error = %(error)s where run_id = %(run_id)s
+
+-- name: words_to_forget
+select s.thread_id, s.owner_id, s.title, s.description
+from clew.session_term t join clew.session s using (thread_id)
+where (%(after)s::text is null or t.thread_id > %(after)s) and t.words <> ''
+order by t.thread_id limit %(page)s
+
+-- name: keep_words
+update clew.session_term set words = array_to_tsvector(%(words)s::text[]) where thread_id = %(thread_id)s
+
+-- name: row_keys_in_use
+-- The name of the key stands behind the magic, after its length.
+select convert_from(substring(body from %(length)s + 2 for get_byte(body, %(length)s)), 'UTF8')
+    as key_id, count(*) as rows
+from (
+    select request as body from clew.run
+    union all select body from clew.event
+    union all select request from clew.cron
+    union all select state from clew.webhook
+    union all select value from clew.interrupt) sealed
+where substring(body for %(length)s) = %(magic)s
+group by 1
