@@ -71,6 +71,9 @@ update clew.worker set
     heartbeat_at = now() - interval '5 seconds', lease_until = now() - interval '1 second'
 where worker_id = %(worker_id)s
 """
+ALIVE = """
+select from clew.worker where worker_id = %(worker_id)s
+"""
 # In its first three seconds a server takes nobody for dead.
 AGE = """
 select pg_sleep(3.1 - extract(epoch from now() - pg_postmaster_start_time()))
@@ -391,10 +394,15 @@ class Lives(RuleBasedStateMachine):
                 GATES[self._name(turn)].entered.clear()
                 book = self._book_of(turn)
                 book.hand_back(turn, crashed=True)
-        self.do(self.ground.db.execute(SERVICE, DIE, {"worker_id": gone}))
-        self.do(leases.reap(self.ground.db, other))
+        self.do(self._buried(gone, other))
         self.here.notifier.publish(QUEUE)
         self.settle()
+
+    async def _buried(self, gone: int, other: int) -> None:
+        """It beats on, and a beat before it is buried brings it back: then it dies again."""
+        while await self.ground.db.fetch(SERVICE, ALIVE, {"worker_id": gone}):
+            await self.ground.db.execute(SERVICE, DIE, {"worker_id": gone})
+            await leases.reap(self.ground.db, other)
 
     def settle(self) -> None:
         """Let workers do what the book says they will, and wait until they have."""
