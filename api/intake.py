@@ -11,7 +11,8 @@ from clew.api.schema import Json, RunCreate
 from clew.runtime import errors, expiry, limits, sessions, targets, turns
 from clew.runtime.assistants import Assistant
 from clew.runtime.limits import Limit
-from clew.runtime.runs import Protocol, Run
+from clew.runtime.requests import Protocol
+from clew.runtime.runs import Run
 from clew.runtime.sessions import Filter, Session
 from clew.runtime.telemetry import carrier
 

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.runtime import errors, runs
-from clew.runtime.runs import RunRequest
+from clew.runtime.requests import RunRequest
 from clew.runtime.sql import queries
 
 LIMIT = 100
@@ -46,7 +46,7 @@ async def _answer(
     owner_id: int = first["owner_id"]
     try:
         asker = await runs.get(db, SERVICE, thread_id, str(first["run_id"]))
-        request = RunRequest.decode(asker)
+        request = asker.request()
     except errors.NotFound:
         request = RunRequest(graph_id=first["graph_id"], assistant_id=_text(first["assistant_id"]))
     # One key for one asking: however many processes find it, one run answers.

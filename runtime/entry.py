@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from clew.checkpointing.postgres import SERVICE, Database
 from clew.checkpointing.saver import Saver
 from clew.runtime import errors
-from clew.runtime.runs import Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Run
 from clew.runtime.sql import queries
 from clew.runtime.user import User
 

@@ -36,7 +36,8 @@ from clew.runtime.leases import Ending
 from clew.runtime.legacy import Legacy
 from clew.runtime.notifier import Wakeups
 from clew.runtime.parts import Parts, modes
-from clew.runtime.runs import Action, Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Action, Run
 from clew.runtime.store import Store
 from clew.runtime.tape import Tape
 from clew.runtime.telemetry import Telemetry
@@ -128,7 +129,7 @@ class Executor:
 
     async def _execute(self, turn: Turn) -> Run | None:
         run = turn.run
-        request = RunRequest.decode(run)
+        request = run.request()
         tape = self.feed.open(run, lambda: turn.stop("lost"))
         ended: Run | None = None
         waits = True

@@ -21,7 +21,8 @@ from clew.runtime import errors, ids, notifier, runs, sessions, turns
 from clew.runtime.crons import Cron
 from clew.runtime.graphs import Graphs
 from clew.runtime.notifier import Wakeups
-from clew.runtime.runs import Limits, Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Limits, Run
 from clew.runtime.sql import queries
 from clew.runtime.telemetry import Telemetry
 

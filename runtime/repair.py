@@ -12,7 +12,8 @@ from langgraph.pregel import Pregel
 
 from clew.checkpointing.saver import Saver
 from clew.runtime import entry
-from clew.runtime.runs import Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Run
 
 NOTE = "This call was not carried out: the turn was broken off before it could be."
 

@@ -11,7 +11,7 @@ from clew.checkpointing.postgres import Database, Principal
 from clew.runtime import assistants, errors
 from clew.runtime.assistants import Assistant
 from clew.runtime.graphs import Graphs
-from clew.runtime.runs import RunRequest
+from clew.runtime.requests import RunRequest
 from clew.runtime.sessions import Filter, Session
 
 Json = dict[str, Any]

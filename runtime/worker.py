@@ -24,7 +24,8 @@ from clew.runtime.executor import Executor, Turn
 from clew.runtime.feed import Follower
 from clew.runtime.graphs import Graphs
 from clew.runtime.notifier import Notifier
-from clew.runtime.runs import Action, Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Action, Run
 from clew.runtime.sessions import Filter
 from clew.runtime.settings import Settings
 from clew.runtime.store import Store

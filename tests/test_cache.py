@@ -22,7 +22,8 @@ from clew.runtime.cache import Cache
 from clew.runtime.feed import Follower
 from clew.runtime.graphs import Graphs, Registered, mended
 from clew.runtime.notifier import Notifier
-from clew.runtime.runs import Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Run
 from clew.runtime.settings import Settings
 from clew.runtime.telemetry import Telemetry
 from clew.runtime.worker import Worker

@@ -9,7 +9,8 @@ from psycopg.types.json import Jsonb
 from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.runtime import assistants, compaction, leases, runs, sessions, transfer
 from clew.runtime.events import BRIEF, BULKY, TOKENS, Entry, Row, pack, unpack
-from clew.runtime.runs import Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Run
 from tests.test_combiner import waiting
 
 DAY = timedelta(days=1)

@@ -42,6 +42,7 @@ from clew.runtime.crons import Cron
 from clew.runtime.firing import Crons
 from clew.runtime.graphs import Graphs
 from clew.runtime.notifier import Notifier
+from clew.runtime.requests import RunRequest
 from clew.runtime.runs import Run
 from clew.runtime.telemetry import Telemetry
 
@@ -295,7 +296,7 @@ async def test_a_time_that_cannot_be_met_is_skipped_and_keeps_back_no_other(
     stuck = await make(db, who, thread_id=session.thread_id, request=asked)
     limits = runs.Limits(per_session=1)
     if trouble != "archived":
-        request = runs.RunRequest(graph_id="echo")
+        request = RunRequest(graph_id="echo")
         await runs.create(db, who, who.owner_from, session.thread_id, request)
     else:
         await lifecycle.move(db, who, session.thread_id, "archive", actor="a")

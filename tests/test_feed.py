@@ -23,7 +23,8 @@ from clew.runtime.feed import Follower
 from clew.runtime.leases import Ending
 from clew.runtime.line import Line
 from clew.runtime.notifier import Notifier, thread
-from clew.runtime.runs import Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Run
 from clew.runtime.tape import FULL, KEPT, Tape
 from tests import redises
 

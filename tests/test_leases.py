@@ -10,7 +10,8 @@ from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.runtime import interrupts, leases, runs, sessions
 from clew.runtime.leases import Ending, Question
 from clew.runtime.notifier import LOCK_CLASS
-from clew.runtime.runs import Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Run
 
 DONE = Ending(status="success", rest="idle")
 LONG = timedelta(seconds=30)

@@ -12,7 +12,8 @@ from psycopg.errors import UniqueViolation
 from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.runtime import errors, ids, leases, runs, sessions
 from clew.runtime.leases import Ending
-from clew.runtime.runs import Limits, Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Limits, Run
 
 DONE = Ending(status="success", rest="idle")
 
@@ -81,7 +82,7 @@ async def test_a_request_comes_back_from_the_row_as_it_was(bench: Bench):
         interrupt_timeout=timedelta(minutes=2),
     )
     run = await runs.create(bench.db, bench.who, bench.owner_id, bench.thread_id, request)
-    assert RunRequest.decode(await bench.again(run)) == request
+    assert (await bench.again(run)).request() == request
 
 
 async def test_turns_wait_for_each_other_and_keep_their_order(bench: Bench):

@@ -27,7 +27,7 @@ from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.checkpointing.sealed import Sealed, SealedJson, Seals
 from clew.runtime import leases, rowkeys, runs, sessions, wire
 from clew.runtime.events import BULKY, PAGE_BYTES, PLAIN, Cursor, PostgresLog, Row
-from clew.runtime.runs import RunRequest
+from clew.runtime.requests import RunRequest
 from clew.runtime.storekeys import Keys
 from tests.serving import serve
 

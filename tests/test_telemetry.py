@@ -36,7 +36,8 @@ from clew.checkpointing.saver import Saver
 from clew.runtime import config, graphs, leases, runs, sessions, telemetry
 from clew.runtime.feed import Follower
 from clew.runtime.notifier import Notifier
-from clew.runtime.runs import Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Run
 from clew.runtime.settings import Settings
 from clew.runtime.telemetry import Telemetry
 from clew.runtime.worker import Worker

@@ -47,7 +47,8 @@ from clew.runtime.notifier import Notifier
 from clew.runtime.outbox import Happening
 from clew.runtime.payloads import Payloads
 from clew.runtime.posting import Poster
-from clew.runtime.runs import Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Run
 from clew.runtime.settings import Settings
 from clew.runtime.sql import queries
 from clew.runtime.targets import Rules

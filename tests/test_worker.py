@@ -15,6 +15,7 @@ from clew.checkpointing import lineage
 from clew.checkpointing.postgres import SERVICE
 from clew.runtime import errors, interrupts, leases, runs
 from clew.runtime.events import BULKY, PLAIN, Event, Row
+from clew.runtime.requests import RunRequest
 from clew.runtime.sql import queries
 from tests.turns import GATES, Engine, engine
 
@@ -453,7 +454,7 @@ async def test_a_run_that_kills_its_workers_is_given_up_with_the_reason(here: En
         here.who,
         here.owner_id,
         here.thread_id,
-        runs.RunRequest(graph_id="five", input={"trail": []}, after=timedelta(seconds=0.5)),
+        RunRequest(graph_id="five", input={"trail": []}, after=timedelta(seconds=0.5)),
     )
     await here.db.execute(SERVICE, "update clew.run set crashes = 3, due_at = now()")
     here.notifier.publish("queue")

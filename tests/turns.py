@@ -26,7 +26,8 @@ from clew.runtime.events import Cursor, Event
 from clew.runtime.feed import Follower
 from clew.runtime.graphs import Graphs, Registered
 from clew.runtime.notifier import Notifier
-from clew.runtime.runs import Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Run
 from clew.runtime.sessions import Session
 from clew.runtime.settings import Settings
 from clew.runtime.worker import Worker

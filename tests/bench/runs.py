@@ -11,7 +11,7 @@ from typing import Any
 from clew.checkpointing.postgres import SERVICE
 from clew.runtime import events, leases, runs
 from clew.runtime.events import PostgresLog
-from clew.runtime.runs import RunRequest
+from clew.runtime.requests import RunRequest
 from tests.bench.report import Section, Table
 from tests.turns import GATES, Engine, engine
 

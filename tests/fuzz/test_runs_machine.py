@@ -32,7 +32,8 @@ from clew.runtime import errors, leases, runs, sessions
 from clew.runtime.events import Entry, PostgresLog, row
 from clew.runtime.leases import Ending
 from clew.runtime.notifier import QUEUE
-from clew.runtime.runs import Limits, Run, RunRequest
+from clew.runtime.requests import RunRequest
+from clew.runtime.runs import Limits, Run
 from tests.fuzz.book import Book, Turn
 from tests.turns import GATES, engine
 
