@@ -11,11 +11,16 @@ dev: .venv/runtime
 test: .venv/dev
 	$(PYTEST)
 
-check: .venv/dev
+check: .venv/dev .types/clew
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	PYTHONPATH=.types $(BIN)/lint-imports
+
+# Where pyright and import-linter find the packages under the names that they are installed by.
+.types/clew:
+	@mkdir -p $@
+	@ln -s ../../api ../../runtime ../../checkpointing $@
 
 format: .venv/dev
 	$(BIN)/ruff format .
@@ -64,4 +69,4 @@ lock:
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-compat build dist *.egg-info
+	rm -rf .venv .venv-compat .types build dist *.egg-info
