@@ -7,6 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from clew.api import (
     a2a,
+    admission,
     assistants,
     bounded,
     bundles,
@@ -65,6 +66,7 @@ def application(parts: Parts, gate: Gate) -> FastAPI:
     app.state.parts, app.state.gate, app.state.leaving = parts, gate, parts.leaving
     problems.install(app)
     app.add_middleware(bounded.Bounded, limit=settings.max_body)
+    app.add_middleware(admission.Admission, most=settings.max_requests)
     app.add_middleware(CORSMiddleware, **cors(settings, http.cors))
     app.add_middleware(metrics.Counted, telemetry=parts.telemetry)
     app.include_router(health.routes)

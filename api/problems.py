@@ -6,6 +6,7 @@ clients show, and `code`, which is stable and meant for programs.
 
 import json
 import logging
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from clew.checkpointing import errors as below
+from clew.checkpointing.postgres import AWAY
 from clew.runtime import errors
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ STATUS: dict[type[BaseException], int] = {
     errors.Stale: 412,
     below.CheckpointError: 500,
     below.DatabaseUnreachable: 503,
+    AWAY: 503,
     below.UnknownThread: 404,
     below.UnknownCheckpoint: 404,
     below.UnknownLabel: 404,
@@ -49,6 +52,8 @@ STATUS: dict[type[BaseException], int] = {
     below.BundleError: 422,
     below.StockError: 422,
 }
+
+SOON = timedelta(seconds=1)  # to try again, where the database is away or has too much to do
 
 # What the OpenAPI document says of every error of every route.
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
@@ -106,15 +111,21 @@ def response(
 def of(error: BaseException) -> Response:
     """The response to an error of ours."""
     status = status_of(error)
-    code = getattr(error, "code", "internal")
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request failed", exc_info=error)
+        code = getattr(error, "code", "internal")
         return response(status, "Internal Server Error", code=code)
     headers: dict[str, str] = {}
-    retry_after = getattr(error, "retry_after", None)
+    if isinstance(error, AWAY):
+        log.warning("the database failed a request: %s", error)
+        # Its own words may name hosts and statements.
+        error = below.DatabaseUnreachable("the database did not answer; try again")
+    away = isinstance(error, below.DatabaseUnreachable)
+    retry_after: timedelta | None = SOON if away else getattr(error, "retry_after", None)
     if retry_after is not None:
         headers["Retry-After"] = str(max(1, round(retry_after.total_seconds())))
     facts: dict[str, Any] = getattr(error, "facts", {})
+    code = getattr(error, "code", "internal")
     return response(status, str(error), code=code, headers=headers, **facts)
 
 
@@ -136,6 +147,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(errors.ClewError, ours)
     app.add_exception_handler(below.CheckpointError, ours)
+    app.add_exception_handler(AWAY, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(Exception, ours)

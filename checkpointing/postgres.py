@@ -34,6 +34,8 @@ from clew.checkpointing.exchange import (
 from clew.checkpointing.sealed import Seals
 
 Connection = AsyncConnection[DictRow]
+# What a statement raises when the server went away, or is not able to just now.
+AWAY = psycopg.OperationalError
 
 _PRINCIPAL: LiteralString = (
     "select set_config('clew.owner_from', %s, true), set_config('clew.owner_to', %s, true)"

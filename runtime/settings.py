@@ -139,6 +139,12 @@ class Settings(BaseSettings):
     max_body: ByteSize = setting(
         ByteSize(64 * 1024**2), "The largest request body.", "64MiB", ge=1024
     )
+    max_requests: int = setting(
+        1000,
+        "How many requests this process works on at once, open streams not counted.",
+        "1000",
+        ge=1,
+    )
     metrics: bool = setting(True, "Serve Prometheus metrics on `/metrics`.", "false")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = setting(
         "info", "The least severe log line to write.", "info"

@@ -1,0 +1,119 @@
+"""More than a server can take: who is over a limit, or meets a database that is away, is told when
+to come back, and nobody else notices."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from clew.api import problems
+from clew.checkpointing import errors as below
+from clew.runtime import errors
+from tests.serving import serve
+
+WAITING = """
+select pid from pg_stat_activity
+where datname = current_database() and wait_event_type = 'Lock' and application_name = 'clew'
+"""
+
+
+@asynccontextmanager
+async def held(dsn: str, thread_id: str) -> AsyncGenerator[psycopg.AsyncConnection[Any]]:
+    """Nobody gets at a session, so who asks for a turn on it waits in the middle of the request."""
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        await conn.execute("select from clew.session where thread_id = %s for update", [thread_id])
+        yield conn
+        await conn.rollback()
+
+
+async def waiting(dsn: str, count: int) -> list[int]:
+    """The connections that wait for a lock, once there are so many."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
+        while len(rows := await (await conn.execute(WAITING)).fetchall()) < count:
+            await conn.execute("select pg_sleep(0.02)")
+    return [pid for (pid,) in rows]
+
+
+async def session(http: httpx.AsyncClient) -> str:
+    return (await http.post("/threads", json={})).json()["thread_id"]
+
+
+def asking(http: httpx.AsyncClient, thread_id: str) -> asyncio.Task[httpx.Response]:
+    body = {"assistant_id": "echo", "input": {"messages": []}}
+    return asyncio.create_task(http.post(f"/threads/{thread_id}/runs", json=body))
+
+
+@pytest.mark.parametrize("most", [2, 3])
+async def test_who_finds_a_process_full_is_told_when_to_come_back(dsn: str, most: int) -> None:
+    async with serve(dsn, max_requests=most) as url, httpx.AsyncClient(base_url=url) as http:
+        thread_id = await session(http)
+        async with held(dsn, thread_id):
+            inside = [asking(http, thread_id) for _ in range(2)]
+            await waiting(dsn, 2)
+            third = await http.get("/threads/" + thread_id)
+            if most == 3:  # the control: it is the number that refuses
+                assert third.status_code == 200
+            else:
+                assert third.status_code == 503
+                assert third.headers["retry-after"] == "1"
+                assert third.json()["code"] == "unavailable"
+            assert (await http.get("/ok")).status_code == 200
+            assert (await http.get("/metrics")).status_code == 200
+        assert [(await each).status_code for each in inside] == [200, 200]
+        assert (await http.get("/threads/" + thread_id)).status_code == 200
+
+
+async def test_an_open_stream_takes_no_place(dsn: str) -> None:
+    async with serve(dsn, max_requests=1) as url, httpx.AsyncClient(base_url=url) as http:
+        thread_id = await session(http)
+        body = {"assistant_id": "slow", "input": {"wait": 60}, "stream_mode": ["custom"]}
+        path = f"/threads/{thread_id}/runs"
+        async with http.stream("POST", path + "/stream", json=body) as stream:
+            lines = stream.aiter_lines()
+            while "waiting" not in await anext(lines):
+                pass
+            (run,) = (await http.get(path)).json()
+            assert run["status"] == "running"
+            params = {"wait": "true"}
+            cancelled = await http.post(f"{path}/{run['run_id']}/cancel", params=params)
+            assert cancelled.is_success
+
+
+async def test_who_has_as_many_runs_as_one_may_is_told_when_to_come_back(dsn: str) -> None:
+    async with serve(dsn, max_runs=1) as url, httpx.AsyncClient(base_url=url) as http:
+        first, second = await session(http), await session(http)
+        body: dict[str, Any] = {"assistant_id": "slow", "input": {"wait": 60}}
+        run = (await http.post(f"/threads/{first}/runs", json=body)).json()
+        refused = await http.post(f"/threads/{second}/runs", json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        assert refused.json()["code"] == "limited"
+        path = f"/threads/{first}/runs/{run['run_id']}/cancel"
+        assert (await http.post(path, params={"wait": "true"})).is_success
+        body["input"]["wait"] = 0
+        assert (await http.post(f"/threads/{second}/runs/wait", json=body)).status_code == 200
+
+
+async def test_a_request_that_the_database_fails_may_come_again(dsn: str) -> None:
+    async with serve(dsn) as url, httpx.AsyncClient(base_url=url) as http:
+        thread_id = await session(http)
+        async with held(dsn, thread_id) as conn:
+            asked = asking(http, thread_id)
+            (pid,) = await waiting(dsn, 1)
+            await conn.execute("select pg_terminate_backend(%s)", [pid])
+            failed = await asked
+        assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
+        assert failed.json()["code"] == "database_unreachable"
+        # What Postgres says of it is for the log.
+        assert "terminat" not in failed.text
+        assert (await asking(http, thread_id)).status_code == 200
+
+
+def test_only_what_waiting_mends_says_when_to_come_back() -> None:
+    away = problems.of(below.DatabaseUnreachable("no database connection became free in time"))
+    assert (away.status_code, away.headers["retry-after"]) == (503, "1")
+    missing = problems.of(errors.Unavailable("this server keeps no long-term memory"))
+    assert (missing.status_code, missing.headers.get("retry-after")) == (503, None)
