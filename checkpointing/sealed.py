@@ -17,8 +17,12 @@ import binascii
 import json
 import os
 import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import psycopg
 from cryptography.exceptions import InvalidTag
@@ -39,8 +43,10 @@ MARK = "$sealed"
 # bytes of somebody else's row could put them into a document of his own and have them opened.
 _THEIRS = re.compile(rb'"(\$+sealed"\s*:)')
 _NAME = len(MAGIC) + 1  # where the key's name begins
-_SALT, _NONCE = 16, 12
+_SALT, _NONCE, _TAG = 16, 12, 16
 _BYTEA, _JSONB = 17, 3802
+
+T = TypeVar("T")
 
 
 class Sealed(bytes):
@@ -51,6 +57,27 @@ class SealedJson(Jsonb):
     """JSON of which nobody is to read in the database what these keys hold, at any depth."""
 
     KEYS = frozenset({"value", "message", "response_schema"})
+
+
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """In the place of a value that could not be opened, and nothing of it; see `apart`."""
+
+    error: EncryptionError
+
+
+_apart: ContextVar[bool] = ContextVar("apart", default=False)
+
+
+@contextmanager
+def apart() -> Generator[None]:
+    """What is read in here and cannot be opened comes as `Unopened`: for many rows at once, where
+    one of them must not keep back the others."""
+    token = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
 
 
 class Seals:
@@ -74,7 +101,8 @@ class Seals:
         """What is behind it; what is not sealed at all is there from before encryption was on."""
         if not body.startswith(MAGIC):
             return body
-        end = _NAME + body[_NAME - 1] + _SALT
+        if (end := _end(body)) is None:
+            raise Tampered("a sealed row was cut off")
         head, nonce, sealed = body[:end], body[end : end + _NONCE], body[end + _NONCE :]
         cipher = self._cipher if head == self._head else self._other(head)
         try:
@@ -126,9 +154,12 @@ class Seals:
             return found
         try:
             body = base64.b64decode(found[MARK], validate=True)
-            return json.loads(self.open(body)) if body.startswith(MAGIC) else found
-        except (binascii.Error, ValueError, EncryptionError):
+        except (binascii.Error, ValueError):
             return found  # a user's own words, that look like ours
+        # All that a user could write since encryption is on is marked as a user's.
+        if not body.startswith(MAGIC) or _end(body) is None:
+            return found
+        return json.loads(self.open(body))
 
     def teach(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """Make a connection seal and open."""
@@ -136,6 +167,14 @@ class Seals:
             conn.adapters.register_dumper(python, dumper)
         for name, loader in (*_openers(self), *_readers(self)):
             conn.adapters.register_loader(name, loader)
+
+
+def _end(body: bytes) -> int | None:
+    """Where the head of something sealed ends; None where not all of it can be there."""
+    if len(body) < _NAME:
+        return None
+    end = _NAME + body[_NAME - 1] + _SALT
+    return end if len(body) >= end + _NONCE + _TAG else None
 
 
 def _unescaped(key: str) -> str:
@@ -189,20 +228,29 @@ def _json(seals: Seals) -> list[tuple[type, type[Dumper]]]:
     return [(SealedJson, Binary), (SealedJson, Text), (Jsonb, PlainText), (Jsonb, PlainBinary)]
 
 
+def _read(opened: Callable[[bytes], T], body: bytes) -> T | Unopened:
+    try:
+        return opened(body)
+    except EncryptionError as error:
+        if not _apart.get():
+            raise
+        return Unopened(error)
+
+
 def _openers(seals: Seals) -> list[tuple[str, type[Loader]]]:
     class Text(Loader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
             super().__init__(oid, context)
             self._plain = ByteaLoader(oid, context)
 
-        def load(self, data: Buffer) -> bytes:
-            return seals.open(self._plain.load(bytes(data)))
+        def load(self, data: Buffer) -> bytes | Unopened:
+            return _read(seals.open, self._plain.load(bytes(data)))
 
     class Binary(Loader):
         format = pq.Format.BINARY
 
-        def load(self, data: Buffer) -> bytes:
-            return seals.open(bytes(data))
+        def load(self, data: Buffer) -> bytes | Unopened:
+            return _read(seals.open, bytes(data))
 
     return [("bytea", Text), ("bytea", Binary)]
 
@@ -213,12 +261,12 @@ def _readers(seals: Seals) -> list[tuple[str, type[Loader]]]:
 
     class Text(Loader):
         def load(self, data: Buffer) -> Any:
-            return seals.loads(bytes(data))
+            return _read(seals.loads, bytes(data))
 
     class Binary(Loader):
         format = pq.Format.BINARY
 
         def load(self, data: Buffer) -> Any:
-            return seals.loads(bytes(data[1:]))  # after the version of the format
+            return _read(seals.loads, bytes(data[1:]))  # after the version of the format
 
     return [("jsonb", Text), ("jsonb", Binary)]

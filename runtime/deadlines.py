@@ -3,39 +3,53 @@ like any other, or are given up. Any number of processes may look; each question
 """
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any
 
 from psycopg.rows import DictRow
 from pydantic_core import from_json
 
+from clew.checkpointing.errors import EncryptionError
 from clew.checkpointing.postgres import SERVICE, Database, Principal
+from clew.checkpointing.sealed import apart
 from clew.runtime import errors, runs
 from clew.runtime.requests import RunRequest
 from clew.runtime.sql import queries
+
+log = logging.getLogger(__name__)
 
 LIMIT = 100
 
 
 async def meet(db: Database) -> bool:
     """Deal with what is due; whether runs wait to be claimed because of it."""
-    due = await db.fetch(SERVICE, queries["overdue_interrupts"], {"limit": LIMIT})
+    with apart():
+        due = await db.fetch(SERVICE, queries["overdue_interrupts"], {"limit": LIMIT})
     waits = False
     for thread_id, group in groupby(due, key=lambda row: row["thread_id"]):
         asked = list(group)
         answers = {
             row["interrupt_id"]: from_json(row["on_deadline"])
             for row in asked
-            if row["on_deadline"] is not None
+            if isinstance(row["on_deadline"], bytes)
         }
-        given_up = [row["interrupt_id"] for row in asked if row["on_deadline"] is None]
-        if given_up:
-            key = {"thread_id": thread_id, "interrupt_ids": given_up}
-            await db.execute(SERVICE, queries["give_up_interrupts"], key)
+        await _give_up(db, thread_id, {row["interrupt_id"] for row in asked} - answers.keys())
         if answers:
-            waits = await _answer(db, thread_id, asked, answers) or waits
+            try:
+                waits = await _answer(db, thread_id, asked, answers) or waits
+            except EncryptionError as error:
+                # As a question without an answer: it would be found again and again.
+                log.error("session %s is not answered: %s", thread_id, error)  # noqa: TRY400 - known
+                await _give_up(db, thread_id, answers)
     return waits
+
+
+async def _give_up(db: Database, thread_id: str, interrupt_ids: Collection[str]) -> None:
+    if interrupt_ids:
+        key = {"thread_id": thread_id, "interrupt_ids": list(interrupt_ids)}
+        await db.execute(SERVICE, queries["give_up_interrupts"], key)
 
 
 async def _answer(

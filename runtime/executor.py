@@ -25,7 +25,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot
 from psycopg.errors import DatabaseError
 
-from clew.checkpointing.errors import DatabaseUnreachable, FenceLost
+from clew.checkpointing.errors import DatabaseUnreachable, EncryptionError, FenceLost
 from clew.checkpointing.postgres import Database
 from clew.checkpointing.saver import Fence, Saver
 from clew.runtime import compaction, endings, entry, leases, notifier, repair, traced, wire
@@ -129,12 +129,12 @@ class Executor:
 
     async def _execute(self, turn: Turn) -> Run | None:
         run = turn.run
-        request = run.request()
+        request, fault = _asked(run)
         tape = self.feed.open(run, lambda: turn.stop("lost"))
         ended: Run | None = None
         waits = True
         try:
-            ending = await self._played(turn, request, tape)
+            ending = await self._played(turn, request, tape, fault)
             if ending is not None:
                 if (written := await self._finish(turn, tape, ending)) is not None:
                     ended, waits = written
@@ -152,8 +152,11 @@ class Executor:
             await self._compact(ended)
         return ended
 
-    async def _played(self, turn: Turn, request: RunRequest, tape: Tape) -> Ending | None:
-        """Run the graph; how the run ended, or None where it does not end here."""
+    async def _played(
+        self, turn: Turn, request: RunRequest, tape: Tape, fault: Exception | None
+    ) -> Ending | None:
+        """Run the graph; how the run ended, or None where it does not end here. With a `fault`
+        nobody knows what to run, and it ends by that."""
         run = turn.run
         stored = not (request.temporary and request.on_completion == "delete")
         saver = self._bound(turn)
@@ -165,6 +168,8 @@ class Executor:
                 f"The worker died on it {run.crashes} times; it is not tried again."
             )
         try:
+            if fault is not None:
+                raise fault
             config = entry.config(run, request, again=False)
             async with self.graphs.open(
                 run.graph_id,
@@ -361,8 +366,16 @@ class Executor:
 
     async def _compact(self, run: Run) -> None:
         # Only saves room: what is not put together expires with its day all the same.
-        with suppress(DatabaseError, DatabaseUnreachable):
+        with suppress(DatabaseError, DatabaseUnreachable, EncryptionError):
             await compaction.compact(self.db, run.thread_id, run.run_id)
+
+
+def _asked(run: Run) -> tuple[RunRequest, Exception | None]:
+    """What was asked; where that cannot be read, what can be said of any run, and why."""
+    try:
+        return run.request(), None
+    except RuntimeError as error:
+        return RunRequest(graph_id=run.graph_id, protocol=run.protocol), error
 
 
 def _ours(failure: BaseException | None) -> bool:

@@ -17,6 +17,7 @@ import psycopg
 
 from clew.checkpointing.errors import DatabaseUnreachable
 from clew.checkpointing.postgres import SERVICE, Connection, Database, Principal
+from clew.checkpointing.sealed import Unopened, apart
 from clew.runtime import errors, ids, notifier, runs, sessions, turns
 from clew.runtime.crons import Cron
 from clew.runtime.graphs import Graphs
@@ -81,9 +82,14 @@ class Crons:
 
     async def tick(self) -> int:
         """Fire what is due now, a bounded number; says how many there were."""
-        due = [Cron.of(r) for r in await self._db.fetch(SERVICE, _DUE, {"limit": BATCH})]
-        for cron in due:
-            await self._meet(cron)
+        with apart():
+            due = await self._db.fetch(SERVICE, _DUE, {"limit": BATCH})
+        for row in due:
+            if isinstance(row["request"], Unopened):
+                log.error("cron %s cannot be read: %s", row["cron_id"], row["request"].error)
+                await self._skip(Cron.of({**row, "request": b"{}"}), "failed")
+            else:
+                await self._meet(Cron.of(row))
         return len(due)
 
     async def _meet(self, cron: Cron) -> None:

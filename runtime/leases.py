@@ -6,7 +6,7 @@ guarantee. Leases, heartbeats and locks only decide how soon somebody else claim
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from psycopg.errors import UniqueViolation
 
 from clew.checkpointing.exchange import Statement
 from clew.checkpointing.postgres import SERVICE, Database
-from clew.checkpointing.sealed import Sealed, SealedJson
+from clew.checkpointing.sealed import Sealed, SealedJson, apart
 from clew.runtime import questions
 from clew.runtime.events import Row
 from clew.runtime.questions import Question
@@ -97,13 +97,16 @@ async def reap(db: Database, worker_id: int, telemetry: Telemetry | None = None)
 
 
 async def claim(db: Database, worker_id: int, limit: int) -> list[Run]:
-    """The oldest due runs of free sessions, now this worker's and running."""
+    """The oldest due runs of free sessions, now this worker's and running. They are its own even
+    where their request cannot be read, and have a `fault` then."""
     values = {"worker_id": worker_id, "limit": limit}
     try:
-        return [Run.of(row) for row in await db.fetch(SERVICE, queries["claim_runs"], values)]
+        with apart():
+            rows = await db.fetch(SERVICE, queries["claim_runs"], values)
     except UniqueViolation:
         # A run started elsewhere in one of these sessions after we looked. Look again later.
         return []
+    return [Run.claimed(row) for row in rows]
 
 
 async def next_due(db: Database) -> timedelta | None:
@@ -118,6 +121,13 @@ async def release(
     """Give a run back unfinished, with those of its events that the log lacks; `crashed` counts it
     against the run. False if it was not ours any more: then nothing happened."""
     values = _key(run) | _columns(rows) | {"crashed": int(crashed)}
+    return bool(await db.fetch(SERVICE, queries["release_run"], values))
+
+
+async def give_back(db: Database, worker_id: int, stray: Held) -> bool:
+    """Release, as after a crash, what this worker has according to the database only."""
+    key = {"run_id": stray.run_id, "epoch": stray.epoch, "worker_id": worker_id}
+    values = key | _columns(()) | {"crashed": 1}
     return bool(await db.fetch(SERVICE, queries["release_run"], values))
 
 
@@ -156,7 +166,10 @@ async def finish(
     _, ended, *_ = await db.exchange(SERVICE, *statements)
     if not ended.rows:
         return None
-    return Run.of(ended.rows[0]), ended.rows[0]["waits"]
+    row = ended.rows[0]
+    waits = row.pop("waits")
+    over = {"status": ending.status, "error": ending.error, "worker_id": None}
+    return replace(run, **over, **row), waits
 
 
 async def roll_back(db: Database, run: Run) -> bool:

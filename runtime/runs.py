@@ -6,7 +6,8 @@ told, so no crash can forget it; what the worker that executes it does is in `le
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self
 
@@ -17,7 +18,7 @@ from pydantic_core import from_json
 
 from clew.checkpointing.exchange import Statement
 from clew.checkpointing.postgres import Connection, Database, Principal
-from clew.checkpointing.sealed import Sealed
+from clew.checkpointing.sealed import MAGIC, Sealed, Unopened
 from clew.runtime import errors, ids
 from clew.runtime.requests import Multitask, Protocol, RunRequest
 from clew.runtime.sessions import Filter, missing
@@ -59,6 +60,7 @@ class Run:
     updated_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    fault: str | None = None  # why the request cannot be read, of one that was claimed all the same
 
     @classmethod
     def of(cls, row: DictRow) -> Self:
@@ -68,12 +70,31 @@ class Run:
             values["assistant_id"] = str(row["assistant_id"])
         return cls(kwargs=from_json(row["request"]), **values)
 
+    @classmethod
+    def claimed(cls, row: DictRow) -> Self:
+        """The same of a row that was read `apart`. A request that cannot be read is the fault of
+        this run, which ends by it, and of no other that came along."""
+        body: bytes | Unopened = row["request"]
+        if isinstance(body, Unopened):
+            why = str(body.error)
+        elif body.startswith(MAGIC):
+            why = "it is encrypted, and CLEW_ENCRYPTION_KEYS is not set"
+        else:
+            why = "it is not in a form that this release knows"
+            with suppress(ValueError):
+                if body.startswith(b"{"):
+                    return cls.of(row)
+        bare = cls.of({**row, "request": b"{}"})
+        return replace(bare, fault=f"The request of this run cannot be read: {why}")
+
     @property
     def over(self) -> bool:
         return self.status in TERMINAL
 
     def request(self) -> RunRequest:
-        """What was asked, for the one who carries it out."""
+        """What was asked, for the one who carries it out. RuntimeError where it cannot be read."""
+        if self.fault is not None:
+            raise RuntimeError(self.fault)
         return RunRequest.decode(
             self.kwargs,
             graph_id=self.graph_id,
@@ -94,7 +115,7 @@ class Run:
 _HIDDEN = frozenset({"user", "trace", "extras"})
 _ASKABLE = ("command", "interrupt_before", "interrupt_after", "webhook", "feedback_keys")
 
-_COLUMNS = tuple(f.name for f in fields(Run) if f.name != "kwargs")
+_COLUMNS = tuple(f.name for f in fields(Run) if f.name not in ("kwargs", "fault"))
 
 
 @dataclass(frozen=True, slots=True)

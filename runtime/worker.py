@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import psycopg
 
-from clew.checkpointing.errors import DatabaseUnreachable
+from clew.checkpointing.errors import CheckpointError, DatabaseUnreachable
 from clew.checkpointing.postgres import Database, Principal
 from clew.checkpointing.saver import Saver
 from clew.runtime import compaction, deadlines, errors, executor, leases, notifier, runs
@@ -79,7 +79,7 @@ class Worker:
         self._turns: dict[str, Turn] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._starting = 0
-        self._strays: set[str] = set()
+        self._strays: set[leases.Held] = set()
         self._renewed = time.monotonic()
         self._freed = asyncio.Event()
         self._draining = asyncio.Event()
@@ -263,14 +263,16 @@ class Worker:
     # Loops.
 
     async def _kept_up(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run a loop through outages of the database."""
+        """Run a loop through outages of the database, and past what it comes upon in there."""
         while True:
             try:
                 await loop()
             except (psycopg.Error, DatabaseUnreachable) as error:
                 log.warning("%s waits for the database: %s", loop.__name__, error)
-                await asyncio.sleep(0.5)
-                self._check_lease()
+            except (errors.ClewError, CheckpointError):
+                log.exception("%s failed, and begins again", loop.__name__)
+            await asyncio.sleep(0.5)
+            self._check_lease()
 
     async def _claim(self) -> None:
         with self._wakeups.listen(notifier.QUEUE) as bell:
@@ -353,11 +355,14 @@ class Worker:
 
     async def _return_strays(self, held: list[leases.Held]) -> None:
         """What the database says is ours, twice in a row, and is not here, broke on the way."""
-        strays = {each.run_id for each in held if each.run_id not in self._turns}
-        for run_id in strays & self._strays:
-            run = await runs.get(self._db, leases.SERVICE, None, run_id)
-            await leases.release(self._db, run, crashed=True)
-            self._wakeups.publish(notifier.QUEUE)
+        assert self.worker_id is not None
+        strays = {each for each in held if each.run_id not in self._turns}
+        # The same run at another epoch was claimed in between, and may be about to start.
+        known = {(each.run_id, each.epoch) for each in self._strays}
+        for stray in strays:
+            if (stray.run_id, stray.epoch) in known:
+                await leases.give_back(self._db, self.worker_id, stray)
+                self._wakeups.publish(notifier.QUEUE)
         self._strays = strays
 
     def _until_next_beat(self) -> float:

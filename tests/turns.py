@@ -20,6 +20,7 @@ from langgraph.types import interrupt
 
 from clew.checkpointing.postgres import Database, Principal
 from clew.checkpointing.saver import Saver
+from clew.checkpointing.sealed import Seals
 from clew.runtime import runs, sessions
 from clew.runtime.events import START as BEGINNING
 from clew.runtime.events import Cursor, Event
@@ -295,10 +296,10 @@ class Engine:
 
 @asynccontextmanager
 async def engine(
-    dsn: str, *, thread_id: str | None = None, **settings: Any
+    dsn: str, *, thread_id: str | None = None, seals: Seals | None = None, **settings: Any
 ) -> AsyncGenerator[Engine]:
     chosen = Settings.model_validate({"heartbeat": 0.3, "lease": 2, **settings})
-    async with Database.open(dsn) as db:
+    async with Database.open(dsn, seals=seals) as db:
         saver = Saver(db)
         graphs = registered()
         owner_id = await db.owner("acme", "ann")

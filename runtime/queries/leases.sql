@@ -164,7 +164,7 @@ ended as (
         status = %(status)s, worker_id = null, error = %(error)s, rest = %(rest)s,
         ended_at = now(), updated_at = now()
     from mine where r.run_id = mine.run_id
-    returning r.*
+    returning r.thread_id, r.cancel, r.cancel_reason, r.updated_at, r.ended_at
 ),
 superseded as (
     delete from clew.event e using mine
@@ -230,7 +230,8 @@ settled as (
         updated_at = now(), state_updated_at = now(), last_active_at = now()
     from mine where s.thread_id = mine.thread_id
 )
-select ended.*, exists (
+-- What its worker does not know yet.
+select ended.cancel, ended.cancel_reason, ended.updated_at, ended.ended_at, exists (
     select from clew.run o where o.thread_id = ended.thread_id and o.status = 'pending'
         and o.due_at <= now()) as waits
 from ended
