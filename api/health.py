@@ -32,6 +32,7 @@ async def info(clew: Clew) -> dict[str, Any]:
             "assistants": not (clew.config.http and clew.config.http.disable_assistants),
             "crons": clew.settings.crons,
             "langsmith": False,
+            "stream_namespaces": True,
             "strict_resume": True,
         },
         "host": {"kind": "self-hosted"},

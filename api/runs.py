@@ -1,9 +1,11 @@
 """Runs of the Agent Server protocol: start a turn, stream it, wait for it, join it, stop it."""
 
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel
 
 from clew.api import disconnect, intake, outcome, rows, sse, streams
 from clew.api.auth import Caller, Who
@@ -16,6 +18,18 @@ from clew.runtime.runs import Action, Run, Status
 from clew.runtime.standing import Why
 
 routes = APIRouter(tags=["runs"])
+
+Namespaces = Annotated[list[str] | None, Query()]
+
+
+class Joining(BaseModel):
+    """How a run's stream is joined. Of `namespace`, "" is the graph itself; `checkpoint_id` is of
+    the state that the reader shows already."""
+
+    stream_mode: list[str] | None = None
+    namespace: list[str] | None = None
+    checkpoint_id: UUID | None = None
+    cancel_on_disconnect: bool = False
 
 
 def places(run: Run, to: str, *, query: str = "", face: str = "threads") -> dict[str, str]:
@@ -36,25 +50,39 @@ async def create(clew: Clew, who: Who, thread_id: UUID, body: RunCreate, request
 
 @routes.post("/threads/{thread_id}/runs/stream")
 async def stream(
-    clew: Clew, who: Who, thread_id: UUID, body: RunCreate, request: Request
+    clew: Clew,
+    who: Who,
+    thread_id: UUID,
+    body: RunCreate,
+    request: Request,
+    namespace: Namespaces = None,
 ) -> Response:
     run = await intake.start(clew, who, str(thread_id), body, request)
-    return streaming(clew, who, run, body)
+    return streaming(clew, who, run, body, namespaces=namespace)
 
 
 @routes.post("/runs/stream")
-async def stream_stateless(clew: Clew, who: Who, body: RunCreate, request: Request) -> Response:
+async def stream_stateless(
+    clew: Clew, who: Who, body: RunCreate, request: Request, namespace: Namespaces = None
+) -> Response:
     run = await intake.start(clew, who, None, body, request)
-    return streaming(clew, who, run, body)
+    return streaming(clew, who, run, body, namespaces=namespace)
 
 
 def streaming(
-    clew: Parts, who: Caller, run: Run, body: RunCreate, *, face: str = "threads"
+    clew: Parts,
+    who: Caller,
+    run: Run,
+    body: RunCreate,
+    *,
+    namespaces: list[str] | None = None,
+    face: str = "threads",
 ) -> Response:
-    frames = streams.of_run(clew, who, run)
+    frames = streams.of_run(clew, who, run, namespaces=namespaces)
     if body.on_disconnect == "cancel":
         frames = disconnect.cancels(clew, who, run, frames)
-    return sse.stream(frames, {**body.notice(), **places(run, "stream", face=face)})
+    query = urlencode([("namespace", name) for name in namespaces or ()])
+    return sse.stream(frames, {**body.notice(), **places(run, "stream", query=query, face=face)})
 
 
 @routes.post("/threads/{thread_id}/runs/wait")
@@ -139,18 +167,11 @@ async def join_stream(
     thread_id: UUID,
     run_id: UUID,
     request: Request,
-    stream_mode: Annotated[list[str] | None, Query()] = None,
+    how: Annotated[Joining, Query()],
     last_event_id: Annotated[str | None, Header()] = None,
-    *,
-    cancel_on_disconnect: bool = False,
 ) -> Response:
     run = await _find(clew, who, thread_id, run_id)
-    after = await streams.cursor(clew, who, run, last_event_id)
-    modes = streams.modes(stream_mode)
-    frames = streams.of_run(clew, who, run, after=after, modes=modes)
-    if cancel_on_disconnect:
-        frames = disconnect.cancels(clew, who, run, frames)
-    return sse.stream(frames, places(run, "stream", query=request.url.query))
+    return await _joined(clew, who, run, how, last_event_id, request)
 
 
 @routes.get("/runs/{run_id}")
@@ -163,13 +184,24 @@ async def join_stream_stateless(
     clew: Clew,
     who: Who,
     run_id: UUID,
-    stream_mode: Annotated[list[str] | None, Query()] = None,
+    request: Request,
+    how: Annotated[Joining, Query()],
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     run = await _find(clew, who, None, run_id)
-    after = await streams.cursor(clew, who, run, last_event_id)
-    frames = streams.of_run(clew, who, run, after=after, modes=streams.modes(stream_mode))
-    return sse.stream(frames, places(run, "stream"))
+    return await _joined(clew, who, run, how, last_event_id, request)
+
+
+async def _joined(
+    clew: Parts, who: Caller, run: Run, how: Joining, last_event_id: str | None, request: Request
+) -> Response:
+    shown = None if how.checkpoint_id is None else str(how.checkpoint_id)
+    after = await streams.cursor(clew, who, run, last_event_id, shown)
+    modes = streams.modes(how.stream_mode)
+    frames = streams.of_run(clew, who, run, after=after, modes=modes, namespaces=how.namespace)
+    if how.cancel_on_disconnect:
+        frames = disconnect.cancels(clew, who, run, frames)
+    return sse.stream(frames, places(run, "stream", query=request.url.query))
 
 
 @routes.post("/threads/{thread_id}/runs/{run_id}/cancel")

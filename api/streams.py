@@ -20,20 +20,31 @@ def of_run(
     *,
     after: Cursor = START,
     modes: Collection[str] | None = None,
+    namespaces: Collection[str] | None = None,
 ) -> AsyncIterator[bytes]:
     """The events of one run, old and then live, until it is over."""
     events = clew.feed.follow(
-        who.principal, run.thread_id, run.run_id, after=after, want=wanted(modes)
+        who.principal, run.thread_id, run.run_id, after=after, want=wanted(modes, namespaces)
     )
     return _frames(events)
 
 
-async def cursor(clew: Parts, who: Caller, run: Run, last_event_id: str | None) -> Cursor:
+async def cursor(
+    clew: Parts,
+    who: Caller,
+    run: Run,
+    last_event_id: str | None,
+    checkpoint_id: str | None = None,
+) -> Cursor:
     """Where a joiner goes on. Without an id only what is to come, as the protocol has it; a run
-    that is over then has nothing left to say."""
-    if last_event_id is None:
+    that is over then has nothing left to say. Who shows the state of a checkpoint already is told
+    what came after it, or the whole run where it is none of the run's; an id of an event says more.
+    """
+    after = None if last_event_id is None else parse(last_event_id)
+    if checkpoint_id is not None and after in (None, START):
+        return await clew.feed.place(who.principal, run.thread_id, run.run_id, checkpoint_id)
+    if after is None:
         return await clew.feed.tip(who.principal, run.thread_id)
-    after = parse(last_event_id)
     # The log forgets by the day, so its days tell without a look at it.
     since = datetime.now(UTC) - (run.ended_at or datetime.now(UTC))
     forgotten = since > clew.settings.event_retention
@@ -52,17 +63,32 @@ def modes(named: Sequence[str] | None) -> list[str] | None:
     return [mode for mode in found if mode] or None
 
 
-def wanted(modes: Collection[str] | None) -> Callable[[str, tuple[str, ...]], bool] | None:
-    """Only events of these stream modes, where any were named."""
-    if not modes:
+def wanted(
+    modes: Collection[str] | None, namespaces: Collection[str] | None = None
+) -> Callable[[str, tuple[str, ...]], bool] | None:
+    """Only events of these stream modes and of these namespaces, where any were named."""
+    if not modes and not namespaces:
         return None
-    bases = {"messages" if mode == "messages-tuple" else mode for mode in modes}
+    bases = {"messages" if mode == "messages-tuple" else mode for mode in modes or ()}
+    places = [tuple(filter(None, text.split("|"))) for text in namespaces or ()]
     always = {"error", "end"}
 
-    def want(name: str, _ns: tuple[str, ...]) -> bool:
-        return name.split("/", maxsplit=1)[0] in bases or name in always
+    def want(name: str, ns: tuple[str, ...]) -> bool:
+        if name in always:
+            return True
+        if bases and name.split("/", maxsplit=1)[0] not in bases:
+            return False
+        return not places or name == "metadata" or any(_is_at(ns, place) for place in places)
 
     return want
+
+
+def _is_at(ns: tuple[str, ...], place: tuple[str, ...]) -> bool:
+    """Whether this is the place, not one within it; a node alone is meant each time it runs."""
+    return len(ns) == len(place) and all(
+        part == wanted or part.partition(":")[0] == wanted
+        for part, wanted in zip(ns, place, strict=True)
+    )
 
 
 async def _frames(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:

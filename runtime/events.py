@@ -329,3 +329,10 @@ class Feed(Protocol):
     async def tip(self, who: Principal, thread_id: str) -> Cursor:
         """The place after the newest event."""
         ...
+
+    async def place(
+        self, who: Principal, thread_id: str, run_id: str, checkpoint_id: str
+    ) -> Cursor:
+        """The place in a run after the newest event with this state, as far as it is in the log;
+        its start if there is none."""
+        ...

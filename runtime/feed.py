@@ -125,6 +125,17 @@ class Follower:
             return Cursor(tape.epoch, tape.last_n)
         return await self._log.tip(who, thread_id)
 
+    async def place(
+        self, who: Principal, thread_id: str, run_id: str, checkpoint_id: str
+    ) -> Cursor:
+        """See `events.Feed`."""
+        found = START
+        async for row, entries in reading.logged(self._log, who, thread_id, run_id):
+            for entry in entries:
+                if entry.ref is not None and entry.ref.checkpoint_id == checkpoint_id:
+                    found = Cursor(row.epoch, entry.n)
+        return found
+
     async def follow(
         self,
         who: Principal,

@@ -1,11 +1,11 @@
 """What one reader of a feed keeps: where it is, what for, and what it need not be told."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from clew.checkpointing.postgres import Principal
 from clew.runtime import events
-from clew.runtime.events import Cursor, Entry, Want
+from clew.runtime.events import START, Cursor, Entry, EventLog, Want
 
 # How many whole states of one namespace a new subscriber is told of what has been.
 STATES = 16
@@ -60,6 +60,19 @@ class Reader:
     def ends(self, entry: Entry) -> bool:
         """Whether this event is the last of the run that is followed."""
         return self.run_id is not None and events.terminal(entry)
+
+
+async def logged(
+    log: EventLog, who: Principal, thread_id: str, run_id: str
+) -> AsyncGenerator[tuple[events.Row, list[Entry]]]:
+    """What the log has of a run by now. Where a page ends within what one flush has written in
+    several rows, the rest of that is left out."""
+    at, more = START, True
+    while more:
+        rows, more = await log.read(who, thread_id, at, run_id=run_id)
+        for row, entries in events.merged(rows):
+            yield row, entries
+            at = Cursor(row.epoch, row.last_n)
 
 
 def some(entries: Sequence[Entry]) -> Sequence[Entry]:

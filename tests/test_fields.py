@@ -231,9 +231,21 @@ PARAMETERS: dict[str, str] = {
     },
     "GET /threads/{thread_id}/runs/{run_id}/join cancel_on_disconnect": _LEFT,
     "GET /threads/{thread_id}/runs/{run_id}/stream cancel_on_disconnect": _LEFT,
+    **{
+        f"{path} namespace": OPTIONS + "a_stream_tells_only_of_the_namespaces_that_were_asked_for"
+        for path in (
+            *("POST /threads/{thread_id}/runs/stream", "POST /runs/stream"),
+            *("GET /threads/{thread_id}/runs/{run_id}/stream", "GET /runs/{run_id}/stream"),
+        )
+    },
+    **{
+        f"{path} checkpoint_id": OPTIONS + "who_shows_a_checkpoint_is_told_what_came_after_it"
+        for path in ("GET /threads/{thread_id}/runs/{run_id}/stream", "GET /runs/{run_id}/stream")
+    },
     "GET /threads/{thread_id}/runs/{run_id}/stream stream_mode": _JOINED,
     "GET /threads/{thread_id}/runs/{run_id}/stream last-event-id": _JOINED,
     "GET /runs/{run_id}/stream stream_mode": DIVERGENCES + _OTHERS,
+    "GET /runs/{run_id}/stream cancel_on_disconnect": _LEFT,
     "GET /runs/{run_id}/stream last-event-id": DIVERGENCES + _OTHERS,
     "POST /threads/{thread_id}/runs/{run_id}/cancel wait": (
         RUNS + "a_run_is_stopped_and_its_thread_stays_usable"

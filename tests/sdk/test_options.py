@@ -1,5 +1,6 @@
 """Options of requests that the clients' own tests do not show: what each of them changes."""
 
+import re
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest_asyncio
 
 Json = dict[str, Any]
 IN: Json = {"x": ["in"]}
+ALL = {"Last-Event-ID": "-"}
 
 
 @pytest_asyncio.fixture
@@ -34,7 +36,7 @@ async def test_the_older_word_for_durability_counts(
     assert len(history.json()) == kept
 
 
-@pytest.mark.parametrize("way", ["stream", "wait", "join", "joined stream"])
+@pytest.mark.parametrize("way", ["stream", "wait", "join", "joined stream", "rejoin"])
 async def test_a_reader_that_leaves_takes_its_run_along_where_that_was_asked(
     http: httpx.AsyncClient, at: str, way: str
 ) -> None:
@@ -45,11 +47,78 @@ async def test_a_reader_that_leaves_takes_its_run_along_where_that_was_asked(
     else:
         run = (await http.post(f"/threads/{at}/runs", json=body)).json()["run_id"]
         path = f"/threads/{at}/runs/{run}/{'join' if way == 'join' else 'stream'}"
+        if way == "rejoin":
+            path = f"/runs/{run}/stream"
         asked = http.stream("GET", path, params={"cancel_on_disconnect": "true"})
     async with asked as answer:
         place = answer.headers["content-location"]
     await http.get(f"{place}/join")
     assert (await http.get(place)).json()["status"] == "interrupted"
+
+
+async def test_a_stream_tells_only_of_the_namespaces_that_were_asked_for(
+    http: httpx.AsyncClient, at: str
+) -> None:
+    body: Json = {
+        "assistant_id": "nested",
+        "input": IN,
+        "stream_mode": ["updates"],
+        "stream_subgraphs": True,
+        "on_completion": "keep",
+    }
+
+    def names(told: httpx.Response) -> list[str]:
+        found = re.findall(r"^event: (.*)$", told.text.replace("\r", ""), re.MULTILINE)
+        return [re.sub(":.*", "", name) for name in found]
+
+    every = ["metadata", "updates", "updates|child", "updates", "end"]
+    for path in (f"/threads/{at}/runs/stream", "/runs/stream"):
+        for query, expected in (
+            ("namespace=", ["metadata", "updates", "updates", "end"]),
+            ("namespace=child", ["metadata", "updates|child", "end"]),
+            ("namespace=&namespace=child", every),
+            ("namespace=child%7Cinner", ["metadata", "end"]),
+        ):
+            told = await http.post(f"{path}?{query}", json=body)
+            assert names(told) == expected
+            # Who comes back to it is told no more.
+            assert names(await http.get(told.headers["location"], headers=ALL)) == expected
+        place = told.headers["location"].partition("?")[0]
+        assert names(await http.get(place, headers=ALL)) == every
+    run = place.split("/")[-2]
+    told = await http.get(f"/runs/{run}/stream?namespace=", headers=ALL)
+    assert names(told) == ["metadata", "updates", "updates", "end"]
+    assert told.headers["location"] == f"{place}?namespace="
+
+
+async def test_who_shows_a_checkpoint_is_told_what_came_after_it(
+    http: httpx.AsyncClient, at: str
+) -> None:
+    body: Json = {"assistant_id": "steps", "input": IN, "stream_mode": ["values"]}
+    run = (await http.post(f"/threads/{at}/runs", json=body)).json()["run_id"]
+    await http.get(f"/threads/{at}/runs/{run}/join")
+    history = (await http.get(f"/threads/{at}/history?limit=9")).json()
+    [half] = [
+        state["checkpoint_id"] for state in history if state["values"].get("x") == ["in", "one"]
+    ]
+    path = f"/threads/{at}/runs/{run}/stream"
+
+    async def told(query: str, headers: Json | None = None) -> list[str]:
+        text = (await http.get(path + query, headers=headers)).text.replace("\r", "")
+        return re.findall(r"^id: (.*)$", text, re.MULTILINE)
+
+    whole = await told("", ALL)
+    rest = await told(f"?checkpoint_id={half}", ALL)
+    assert 0 < len(rest) < len(whole)
+    assert whole[-len(rest) :] == rest
+    assert await told(f"?checkpoint_id={half}") == rest
+    assert await told(f"?checkpoint_id={half}", {"Last-Event-ID": whole[-2]}) == whole[-1:]
+    assert await told(f"?checkpoint_id={uuid.uuid4()}", ALL) == whole
+    for of in (path, f"/runs/{run}/stream"):
+        refused = await http.get(f"{of}?checkpoint_id=x", headers=ALL)
+        assert (refused.status_code, "checkpoint" in refused.json()["detail"]) == (422, True)
+    same = await http.get(f"/runs/{run}/stream?checkpoint_id={half}", headers=ALL)
+    assert same.text == (await http.get(f"{path}?checkpoint_id={half}", headers=ALL)).text
 
 
 async def test_a_reason_for_stopping_is_kept(http: httpx.AsyncClient, at: str) -> None:
