@@ -168,7 +168,12 @@ async def delete(clew: Clew, who: Who, assistant_id: UUID, *, delete_threads: bo
     value = {"assistant_id": assistant_id}
     allowed = await who.authorize("assistants", "delete", value)
     await assistants.delete(
-        clew.db, who.principal, str(assistant_id), delete_threads=delete_threads, allowed=allowed
+        clew.db,
+        who.principal,
+        str(assistant_id),
+        delete_threads=delete_threads,
+        actor=who.actor,
+        allowed=allowed,
     )
 
 

@@ -52,7 +52,9 @@ async def prune(clew: Clew, who: Who, body: ThreadPrune) -> Reply:
         try:
             allowed = await who.authorize("threads", "delete", {"thread_id": thread_id})
             if body.strategy == "delete":
-                await sessions.delete(clew.db, who.principal, thread_id, allowed=allowed)
+                await sessions.delete(
+                    clew.db, who.principal, thread_id, actor=who.actor, allowed=allowed
+                )
             else:
                 await retention.keep_latest(clew.db, who.principal, thread_id, allowed=allowed)
         except (errors.NotFound, errors.Gone, errors.Conflict):

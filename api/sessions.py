@@ -210,7 +210,7 @@ async def delete(clew: Clew, who: Who, thread_id: UUID, *, final: bool = False) 
     allowed = await access.demand(who, "delete", thread_id)
     await sessions.find(clew.db, who.principal, str(thread_id), allowed=allowed)
     await clew.worker.abandon(str(thread_id))
-    await sessions.delete(clew.db, who.principal, str(thread_id), allowed=allowed)
+    await sessions.delete(clew.db, who.principal, str(thread_id), actor=who.actor, allowed=allowed)
     return Reply({"thread_id": thread_id, "state": "purged"})
 
 

@@ -97,7 +97,7 @@ async def patch(
 @routes.delete("/{thread_id}", status_code=204)
 async def delete(clew: Clew, who: Who, thread_id: UUID) -> None:
     allowed = await who.authorize("threads", "delete", {"thread_id": thread_id})
-    await sessions.delete(clew.db, who.principal, str(thread_id), allowed=allowed)
+    await sessions.delete(clew.db, who.principal, str(thread_id), actor=who.actor, allowed=allowed)
 
 
 @routes.post("/search")

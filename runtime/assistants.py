@@ -153,6 +153,7 @@ async def delete(
     assistant_id: str,
     *,
     delete_threads: bool = False,
+    actor: str = "",
     allowed: Filter | None = None,
 ) -> None:
     """Delete with all versions and, if asked, the caller's sessions with it."""
@@ -162,7 +163,8 @@ async def delete(
         if gone and delete_threads:
             key = {"assistant_id": assistant_id}
             cursor = await conn.execute(queries["sessions_of_assistant"], key)
-            await purge.sessions(conn, [row["thread_id"] for row in await cursor.fetchall()])
+            thread_ids = [row["thread_id"] for row in await cursor.fetchall()]
+            await purge.sessions(conn, thread_ids, actor=actor)
     if not gone:
         raise await _refusal(db, who, assistant_id, allowed)
 

@@ -11,12 +11,15 @@ from clew.checkpointing.postgres import Connection
 from clew.runtime.sql import queries
 
 
-async def sessions(conn: Connection, thread_ids: Sequence[str]) -> list[str]:
-    """Remove these sessions and say which were there."""
-    key = {"thread_ids": list(thread_ids)}
+async def sessions(
+    conn: Connection, thread_ids: Sequence[str], *, actor: str | None = None
+) -> list[str]:
+    """Remove these sessions and say which were there. That `actor` did it stays in the audit log;
+    without one nothing does."""
+    key: dict[str, object] = {"thread_ids": list(thread_ids), "actor": actor}
     await conn.execute(queries["lock_sessions"], key)
     cursor = await conn.execute(queries["heads_of"], key)
     for row in await cursor.fetchall():
-        await lineage.purge(conn, row["thread_id"])
+        await lineage.purge(conn, row["thread_id"], actor=actor)
     cursor = await conn.execute(queries["delete_session"], key)
     return [row["thread_id"] for row in await cursor.fetchall()]

@@ -243,15 +243,20 @@ async def patch(
 
 
 async def delete(
-    db: Database, who: Principal, thread_id: str, *, allowed: Filter | None = None
+    db: Database,
+    who: Principal,
+    thread_id: str,
+    *,
+    actor: str = "",
+    allowed: Filter | None = None,
 ) -> None:
     """Delete for good, with everything that belongs to it, in one transaction. The id is free
-    again afterwards."""
+    again afterwards; that it was deleted stays in the audit log."""
     async with db.transaction(who) as conn:
         cursor = await conn.execute(queries["lock_session"], _key(thread_id, allowed))
         if await cursor.fetchone() is None:
             raise missing(thread_id)
-        await purge.sessions(conn, [thread_id])
+        await purge.sessions(conn, [thread_id], actor=actor)
 
 
 async def search(

@@ -99,7 +99,7 @@ async def _finish_one(db: Database, undo_window: timedelta, failed: list[str]) -
             row = await (await conn.execute(queries["due_deleted"], values)).fetchone()
             if row is None:
                 return False
-            await purge.sessions(conn, [row["thread_id"]])
+            await purge.sessions(conn, [row["thread_id"]], actor="sweeper")
     except (errors.ClewError, CheckpointError, psycopg.Error):
         if row is None:
             raise

@@ -74,6 +74,23 @@ async def test_row_5_each_move_is_recorded_with_who_and_when(db: Database) -> No
     assert await lifecycle.log(db, bob) == []
 
 
+async def test_row_5_what_a_touch_changes_and_what_a_deletion_ends_is_recorded_too(
+    db: Database,
+) -> None:
+    who = Principal.owner(await db.owner("default", "alice"))
+    made = await sessions.create(db, who, who.owner_from)
+    await lifecycle.move(db, who, made.thread_id, "touch", actor="user:a")  # changes no fact
+    await lifecycle.move(db, who, made.thread_id, "touch", actor="user:b", ttl=WEEK)
+    await lifecycle.move(db, who, made.thread_id, "archive", actor="user:c")
+    await sessions.delete(db, who, made.thread_id, actor="user:d")
+    entries = await lifecycle.log(db, who, thread_id=made.thread_id)
+    assert [(e.move, e.from_state, e.to_state, e.actor) for e in reversed(entries)] == [
+        ("touch", "active", "active", "user:b"),
+        ("archive", "active", "archived", "user:c"),
+        ("purge", "archived", None, "user:d"),
+    ]
+
+
 async def test_an_archived_session_that_is_deleted_and_brought_back_is_archived(
     db: Database,
 ) -> None:

@@ -51,6 +51,18 @@ async def test_row_8_the_oldest_makes_room(db: Database, policy: limits.Policy) 
     assert (entry.thread_id, entry.actor, entry.to_state) == (made[1].thread_id, "limit", gone)
 
 
+async def test_row_8_one_that_is_about_to_work_is_not_moved_away(db: Database) -> None:
+    who = Principal.owner(await db.owner("default", "alice"))
+    limit = Limit(2, "archive_oldest")
+    made = [(await limits.create(db, who, who.owner_from, limit)).session for _ in range(2)]
+    start = "update clew.session set status = 'busy' where thread_id = %s"
+    async with db.transaction(who) as conn:
+        await conn.execute(start, [made[0].thread_id])
+        await limits.create(db, who, who.owner_from, limit)
+    states = [(await sessions.find(db, who, s.thread_id)).state for s in made]
+    assert states == ["active", "archived"]
+
+
 async def test_where_all_are_at_work_there_is_no_room_to_make(db: Database) -> None:
     who = Principal.owner(await db.owner("default", "alice"))
     await limits.create(db, who, who.owner_from, Limit(1))

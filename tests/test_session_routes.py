@@ -127,9 +127,12 @@ async def test_row_5_moves_over_http_and_the_audit_log(callers: Callers) -> None
     assert (await alice.get(path)).status_code == 404
     assert (await alice.post(f"{path}/undelete")).json()["state"] == "active"
     entries = (await alice.get(f"{path}/audit")).json()["entries"]
-    assert [e["move"] for e in entries] == ["undelete", "delete", "unarchive", "archive"]
+    moves = ["undelete", "delete", "touch", "unarchive", "archive"]
+    assert [e["move"] for e in entries] == moves
     assert {e["actor"] for e in entries} == {"owner:acme/alice"}
     assert (await alice.delete(path, params={"final": True})).json()["state"] == "purged"
+    entries = (await alice.get(f"{path}/audit")).json()["entries"]
+    assert [e["move"] for e in entries] == ["purge", *moves]
     assert (await alice.post(f"{path}/undelete")).status_code == 404
 
 

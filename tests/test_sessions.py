@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Awaitable
 from datetime import timedelta
 
 import pytest
@@ -119,6 +120,33 @@ async def test_row_41_of_two_writers_that_read_the_same_version_one_is_refused(
     outcomes = await asyncio.gather(*(write(f"writer {n}") for n in range(8)))
     [winner] = [outcome for outcome in outcomes if outcome != "stale"]
     assert (await sessions.get(db, who, made.thread_id)).title == winner
+
+
+async def test_row_5_a_patch_that_waited_for_a_move_finds_the_state_after_it(db: Database) -> None:
+    [alice] = await owners(db, "alice")
+    who = Principal.owner(alice)
+    made = await sessions.create(db, who, alice, title="before")
+    waiting = (
+        "select from pg_stat_activity "
+        "where datname = current_database() and wait_event_type = 'Lock'"
+    )
+    async with asyncio.TaskGroup() as group, db.transaction(who) as conn:
+        key = [made.thread_id]
+        await conn.execute("update clew.session set archived_at = now() where thread_id = %s", key)
+        change = sessions.patch(db, who, made.thread_id, {"title": "after"})
+        patching = group.create_task(outcome(change))
+        async with asyncio.timeout(30), db.connection() as watching:
+            while await (await watching.execute(waiting)).fetchone() is None:
+                pass
+    assert isinstance(patching.result(), errors.Conflict)
+    assert (await sessions.get(db, who, made.thread_id)).title == "before"
+
+
+async def outcome(work: Awaitable[object]) -> object:
+    try:
+        return await work
+    except errors.ClewError as error:
+        return error
 
 
 async def test_row_10_an_expired_session_is_gone_before_anything_swept_it(db: Database) -> None:

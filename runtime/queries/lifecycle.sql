@@ -30,7 +30,7 @@ noted as (
     insert into clew.audit (owner_id, thread_id, actor, move, from_state, to_state, detail)
     select b.owner_id, b.thread_id, %(actor)s, %(move)s, b.state, %(target)s, %(detail)s
     from before b join moved using (thread_id)
-    where %(move)s <> 'touch'
+    where %(move)s <> 'touch' or %(ttl)s::interval is not null
 )
 select b.state, b.status, exists (select from moved) as moved from before b
 
@@ -41,12 +41,15 @@ select * from (
     where %(thread_id)s::text is null or thread_id = %(thread_id)s
     union all
     -- Moves of a head are kept by the checkpoints themselves.
-    select -move_id, owner_id, thread_id, coalesce(actor, ''), kind, null, null,
+    select -move_id, owner_id, thread_id, coalesce(actor, ''),
+        case kind when 'purge' then 'clear' else kind end, null, null,
         jsonb_strip_nulls(jsonb_build_object(
             'checkpoint_id', checkpoint_id, 'from', from_id, 'to', to_id, 'reason', reason)),
         made_at
     from clew.move
-    where %(thread_id)s::text is null or thread_id = %(thread_id)s) log
+    -- Where nothing is left to go to the session has ended, which has a row of its own above.
+    where (kind <> 'purge' or to_id is not null)
+        and (%(thread_id)s::text is null or thread_id = %(thread_id)s)) log
 where %(before)s::timestamptz is null
     or (made_at, audit_id) < (%(before)s::timestamptz, %(before_id)s::bigint)
 order by made_at desc, audit_id desc limit %(limit)s

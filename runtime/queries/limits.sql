@@ -19,15 +19,19 @@ needed as materialized (
         and not exists (select from clew.session where thread_id = %(thread_id)s) as needed
 ),
 living as materialized (
-    select thread_id, state, status, last_active_at from clew.session_state
+    select thread_id from clew.session_state
     where %(sessions)s::bigint is not null and owner_id = %(owner_id)s
         and state in ('active', 'idle') and not temporary
 ),
+-- Locked, so that none of them begins a run meanwhile; one that is just being claimed stays.
 excess as materialized (
-    select thread_id, state from living
-    where %(policy)s <> 'reject' and status <> 'busy' and (select needed from needed)
+    select thread_id, state from clew.session_state
+    where %(sessions)s::bigint is not null and %(policy)s <> 'reject' and owner_id = %(owner_id)s
+        and state in ('active', 'idle') and not temporary and status <> 'busy'
+        and (select needed from needed)
     order by last_active_at, thread_id
     limit (select greatest(count(*) + 1 - %(sessions)s::bigint, 0) from living)
+    for no key update skip locked
 ),
 room as materialized (
     select needed and (%(sessions)s::bigint is null or

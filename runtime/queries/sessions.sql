@@ -22,7 +22,13 @@ where thread_id = %(thread_id)s
 
 -- name: patch_session
 -- Only what `changes` names is changed; metadata is merged, one level deep. The state is part of
--- the precondition, so that a patch never wakes what has ended.
+-- the precondition, so that a patch never wakes what has ended. The row is locked first, so `state`
+-- is what it is now, and not what it was before whoever held the row changed it.
+with before as materialized (
+    select thread_id, state from clew.session_state
+    where thread_id = %(thread_id)s and clew.allows(metadata, %(allowed)s)
+    for no key update
+)
 update clew.session s set
     metadata = s.metadata || coalesce(%(changes)s::jsonb -> 'metadata', '{}'),
     config = coalesce(%(changes)s::jsonb -> 'config', s.config),
@@ -47,15 +53,24 @@ update clew.session s set
     idle_after = coalesce(%(idle_after)s, s.idle_after),
     version = s.version + 1,
     updated_at = now()
-from clew.session_state v
-where s.thread_id = %(thread_id)s and v.thread_id = s.thread_id
-    and v.state in ('active', 'idle')
+from before b
+where s.thread_id = b.thread_id
+    and b.state in ('active', 'idle')
     and (%(version)s::bigint is null or s.version = %(version)s)
-    and clew.allows(s.metadata, %(allowed)s)
 
 -- name: delete_session
--- Final. What hangs on the row by a foreign key goes with it.
-delete from clew.session where thread_id = any(%(thread_ids)s) returning thread_id
+-- Final. What hangs on the row by a foreign key goes with it; who did it stays in the audit log.
+with before as materialized (
+    select thread_id, state from clew.session_state where thread_id = any(%(thread_ids)s)),
+gone as (
+    delete from clew.session where thread_id = any(%(thread_ids)s)
+    returning thread_id, owner_id, temporary),
+noted as (
+    insert into clew.audit (owner_id, thread_id, actor, move, from_state)
+    select g.owner_id, g.thread_id, %(actor)s, 'purge', b.state
+    from gone g join before b using (thread_id)
+    where %(actor)s::text is not null and not g.temporary)
+select thread_id from gone
 
 -- name: lock_session
 -- The row a deletion starts from; it waits for a writer that holds it.
