@@ -129,7 +129,15 @@ async def query(state: Query, runtime: Runtime[Context]) -> dict[str, Found]:
             messages += [reply, HumanMessage(f"The database says: {fault}. Correct the query.")]
         else:
             as_of = datetime.now(UTC).isoformat(timespec="seconds")
-            return {"found": Found(sql=sql, as_of=as_of, **vars(table))}
+            return {
+                "found": Found(
+                    sql=sql,
+                    columns=table.columns,
+                    rows=table.rows,
+                    truncated=table.truncated,
+                    as_of=as_of,
+                )
+            }
     raise SqlError(f"No valid SQL was found for this question: {failure}") from failure
 
 

@@ -6,20 +6,21 @@ transaction. Rows and time are bounded by the connection too.
 """
 
 import asyncio
+import json
 import math
 import re
 import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 Cell = str | int | float | bool | None
 
@@ -37,6 +38,14 @@ from information_schema.columns
 where table_schema not in ('pg_catalog', 'information_schema')
 group by table_schema, table_name order by 1
 """
+# Who is one of these, or may become one, reaches files and programs by mere functions, and no
+# transaction guards those.
+POSTGRES_MAY_TOO_MUCH = """
+select exists (
+    select from pg_roles where pg_has_role(session_user, oid, 'member') and (rolsuper or rolname in
+        ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')))
+"""
+MAX_CHARACTERS = 1_000_000  # of a table: an answer is kept in its session, and sent to apps
 
 
 class SqlError(ValueError):
@@ -47,11 +56,21 @@ class DatasetError(ValueError):
     """There is no such data set, or it cannot be opened for reading."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Table:
-    columns: list[str]
-    rows: list[list[Cell]]
-    truncated: bool
+    columns: list[str] = field(default_factory=list[str])
+    rows: list[list[Cell]] = field(default_factory=list[list[Cell]])
+    truncated: bool = False
+    room: int = field(default=MAX_CHARACTERS, repr=False)
+
+    def add(self, row: Sequence[Any], limit: int) -> bool:
+        """Take one more row, or say that there is no place for it."""
+        cells = [_cell(value) for value in row]
+        self.room -= sum(len(str(cell)) for cell in cells)
+        self.truncated = len(self.rows) >= limit or self.room < 0
+        if not self.truncated:
+            self.rows.append(cells)
+        return not self.truncated
 
 
 def dialect(dsn: str) -> str:
@@ -77,33 +96,38 @@ async def run(dsn: str, statement: str, limit: int, within: timedelta) -> Table:
 
 def _sqlite(path: str, statement: str, limit: int, within: timedelta) -> Table:
     end = time.monotonic() + within.total_seconds()
+    file, table = f"file:{quote(path)}?mode=ro", Table()
     try:
-        conn = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)
+        conn = sqlite3.connect(file, uri=True, isolation_level=None, timeout=within.total_seconds())
     except sqlite3.OperationalError as fault:
         raise DatasetError("The data set's file cannot be opened.") from fault
     with closing(conn):
         conn.execute("pragma query_only = on")
         # SQLite declares these on first use, which the authorizer would take for a new table.
-        with suppress(sqlite3.OperationalError):
+        with suppress(sqlite3.DatabaseError):
             conn.execute("select 1 from json_each('[]'), json_tree('[]')")
-        # One value of a gigabyte is easily asked for, and no row limit would stop it.
-        conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000_000)
+        # The time limit takes effect between two steps of a statement. These keep a step short:
+        # searching one text of megabytes for another takes minutes.
+        conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+        conn.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 500)
         # `mode=ro` is about this file. Attaching another, turning a pragma back, or writing a
         # copy elsewhere with `vacuum into` are different actions, and not on the list.
         conn.set_authorizer(
             lambda action, *_: sqlite3.SQLITE_OK if action in SQLITE_MAY else sqlite3.SQLITE_DENY
         )
-        conn.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+        conn.set_progress_handler(lambda: time.monotonic() > end, 200)
         try:
             cursor = conn.execute(statement)
-            rows = cursor.fetchmany(limit + 1)
+            table.columns = [column[0] for column in cursor.description or ()]
+            # One by one, for a row that is not kept need not stay in memory.
+            all(table.add(row, limit) for row in cursor)
         except (sqlite3.Error, sqlite3.Warning) as fault:
             late = time.monotonic() > end
             reason = f"stopped after {within.total_seconds():g} s" if late else str(fault)
             raise SqlError(reason) from fault
     if cursor.description is None:
         raise SqlError("this is not a query")
-    return _table([column[0] for column in cursor.description], rows, limit)
+    return table
 
 
 async def _postgres(dsn: str, statement: str, limit: int, within: timedelta) -> Table:
@@ -128,28 +152,28 @@ async def _read(dsn: str, statement: str, limit: int, within: timedelta) -> Tabl
             "select set_config('statement_timeout', %s, true)",
             [str(math.ceil(within / timedelta(milliseconds=1)))],
         )
-        cursor = await conn.execute(
-            "select rolsuper from pg_roles where rolname in (session_user, current_user)"
-        )
-        if any(superuser for (superuser,) in await cursor.fetchall()):
-            # Functions of a superuser reach files and programs, which no transaction guards.
-            raise DatasetError("The data set's login is a superuser: give it one that may read.")
+        cursor = await conn.execute(POSTGRES_MAY_TOO_MUCH)
+        if await cursor.fetchone() != (False,):
+            raise DatasetError(
+                "The data set's login is, or may become, a superuser or one that reaches files:"
+                " give it one that may only read."
+            )
         # A named cursor is `declare ... cursor for <statement>`: the grammar takes a query there
         # and nothing else, and the extended protocol takes no second statement.
         async with conn.cursor("answer") as reading:
             await reading.execute(statement.encode())
-            rows = await reading.fetchmany(limit + 1)
-            columns = [column.name for column in reading.description or ()]
+            table = Table([column.name for column in reading.description or ()])
+            # In one statement, for the time limit is each statement's own; and row by row, for
+            # one that is not kept need not stay in memory.
+            fetch = sql.SQL("fetch {} from answer").format(limit + 1)
+            async for row in conn.cursor().stream(fetch):
+                table.add(row, limit)
     except psycopg.Error as fault:
         raise SqlError(fault.diag.message_primary or str(fault)) from fault
     finally:
+        # Ends the transaction too, and with it whatever a function of the query has begun.
         await conn.close()
-    return _table(columns, rows, limit)
-
-
-def _table(columns: list[str], rows: Sequence[Sequence[Any]], limit: int) -> Table:
-    cells = [[_cell(value) for value in row] for row in rows[:limit]]
-    return Table(columns, cells, truncated=len(rows) > limit)
+    return table
 
 
 def _cell(value: Any) -> Cell:
@@ -157,11 +181,11 @@ def _cell(value: Any) -> Cell:
     match value:
         case None | bool() | int():
             return value
-        case float():
-            return value if math.isfinite(value) else None
+        case float() | Decimal():
+            return float(value) if math.isfinite(value) else None
         case bytes():
             return f"({len(value)} bytes)"
-        case Decimal():
-            return float(value)
+        case dict() | list():
+            return json.dumps(value, ensure_ascii=False, default=str)[:2_000]
         case _:
             return str(value)[:2_000]

@@ -1,5 +1,7 @@
 """Whatever statement is given, the connection lets it read and nothing else."""
 
+import contextlib
+import json
 import sqlite3
 import uuid
 from collections.abc import Generator
@@ -75,6 +77,15 @@ SQLITE_WRITES = [
     "select 1; delete from t",
     "pragma query_only = off; delete from t",
     "select load_extension('x')",
+    "select * from pragma_user_version",
+    "select * from pragma_database_list",
+    "with recursive r(n) as (select 1) insert into t select n, 'x' from r where true",
+    "update t set n = n from (select 1)",
+    "delete from t where n in (select n from t) returning name",
+    "end",
+    "create temp trigger r after insert on t begin select 1; end",
+    "create table other.u (n)",
+    "drop trigger r",
     "explain delete from t",
     "delete /* a comment */ from t",
     "DeLeTe FROM t",
@@ -129,9 +140,34 @@ async def test_sqlite_stops_at_the_row_limit_and_at_the_time_limit(file: Path) -
         await readonly_sql.run(dsn, ENDLESS.format("count(*)"), 3, timedelta(seconds=0.2))
 
 
-async def test_sqlite_does_not_build_values_of_a_gigabyte(file: Path) -> None:
-    with pytest.raises(readonly_sql.SqlError, match="too big"):
-        await readonly_sql.run(f"sqlite:///{file}", "select zeroblob(1000000000)", 1, SECONDS)
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select zeroblob(1000000000)",
+        # One step of a statement, which nothing stops once it runs: minutes for a few megabytes.
+        "select instr(hex(zeroblob(4900000)), hex(zeroblob(2000000)) || '1')",
+        "select hex(zeroblob(40000)) like '%' || hex(zeroblob(20000)) || '1'",
+    ],
+)
+async def test_sqlite_does_not_build_values_that_keep_it_busy(file: Path, query: str) -> None:
+    with pytest.raises(readonly_sql.SqlError, match=r"too big|too complex"):
+        await readonly_sql.run(f"sqlite:///{file}", query, 1, SECONDS)
+
+
+async def test_a_table_of_long_texts_is_cut_before_it_fills_the_session(file: Path) -> None:
+    long = ENDLESS.format("hex(zeroblob(40000))")
+    table = await readonly_sql.run(f"sqlite:///{file}", long, 2_000, SECONDS)
+    assert table.truncated is True
+    assert sum(len(row[0]) for row in table.rows) <= readonly_sql.MAX_CHARACTERS
+    assert len(table.rows) == readonly_sql.MAX_CHARACTERS // 2_000
+
+
+async def test_a_file_that_is_no_database_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("not a database " * 100)
+    before = contents(tmp_path / "notes.db")
+    with pytest.raises(ValueError, match="not a database"):
+        await readonly_sql.tables(f"sqlite:///{tmp_path}/notes.db")
+    assert contents(tmp_path / "notes.db") == before
 
 
 async def test_the_tables_are_described(file: Path) -> None:
@@ -176,11 +212,6 @@ def _url(dsn: str, role: str) -> str:
     parts = conninfo.conninfo_to_dict(dsn)
     host, port = parts.get("host", "localhost"), parts.get("port", 5432)
     return f"postgresql://{role}:pw@/{parts['dbname']}?host={host}&port={port}"
-
-
-def rows_of(dsn: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(dsn) as conn:
-        return conn.execute("select n, name from shop.t order by n").fetchall()
 
 
 POSTGRES_WRITES = [
@@ -238,26 +269,95 @@ POSTGRES_WRITES = [
     "select set_config('transaction_read_only', 'off', true)",
     "select set_config('transaction_read_only', 'off', false), shop.sneak()",
     "select 1 /* ; */; -- \n delete from shop.t",
+    "select query_to_xml('delete from shop.t', true, true, '')",
+    "with recursive r(n) as (select 1) insert into shop.t select n from r returning n",
+    "with x as (update shop.t set name = 'x' returning n) select n from x",
+    "explain analyze with x as (delete from shop.t returning n) select n from x",
+    "execute p",
+    "deallocate all",
+    "discard all",
+    "declare c cursor with hold for select 1",
+    "fetch 1 from answer",
+    "close answer",
+    "start transaction read write",
+    "create extension dblink",
+    "create schema mine",
+    "create sequence shop.u",
+    "create trigger r before insert on shop.t execute function shop.sneak()",
+    "create publication p",
+    "security label on table shop.t is 'x'",
+    "cluster shop.t",
+    "checkpoint",
+    "load 'x'",
+    "import foreign schema x from server y into shop",
+    "reassign owned by current_user to postgres",
+    "alter role current_user password 'x'",
+    "alter system set work_mem = '1GB'",
+    "unlisten *",
+    "rollback to savepoint s",
+    "copy shop.t from stdin",
+    "copy (delete from shop.t returning n) to stdout",
+    "select pg_read_file('/etc/passwd')",
+    "select lo_import('/etc/passwd')",
     "",
     "no SQL at all",
 ]
 
 
-@pytest.mark.parametrize("statement", POSTGRES_WRITES)
-async def test_postgres_refuses_every_statement_that_is_not_a_query(
-    warehouse: str, dsn: str, statement: str
+POSTGRES_EFFECTS = [
+    "select pg_advisory_lock(7)",
+    "select pg_notify('x', 'y')",
+    "select set_config('work_mem', '1GB', false)",
+    "select set_config('role', 'none', false)",
+]
+
+
+async def test_what_a_function_of_a_query_begins_ends_with_its_connection(
+    warehouse: str, dsn: str
 ) -> None:
-    with pytest.raises(readonly_sql.SqlError):
-        await readonly_sql.run(warehouse, statement, 10, SECONDS)
-    assert rows_of(dsn) == [(1, "one"), (2, "二")]
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("listen x")
+        for statement in POSTGRES_EFFECTS:
+            assert len((await readonly_sql.run(warehouse, statement, 10, SECONDS)).rows) == 1
+        # Waits for the lock rather than looking: the connection may take a moment to be gone.
+        conn.execute("set statement_timeout = '30s'")
+        conn.execute("select pg_advisory_lock(7)")
+        assert not list(conn.notifies(timeout=0))
+
+
+async def test_large_objects_are_not_written(warehouse: str, dsn: str) -> None:
+    # Postgres 15 lets a read-only transaction make one; it goes with the transaction.
+    with contextlib.suppress(readonly_sql.SqlError):
+        await readonly_sql.run(warehouse, "select lo_from_bytea(0, 'x')", 10, SECONDS)
     with psycopg.connect(dsn) as conn:
-        made = conn.execute(
-            "select relname from pg_class c join pg_namespace n on n.oid = relnamespace"
-            " where nspname = 'shop' and relkind in ('r', 'v', 'm') order by 1"
-        ).fetchall()
-        used = conn.execute("select is_called from shop.s").fetchone()
-    assert made == [("t",)]
-    assert used == (False,)
+        made = conn.execute("select count(*) from pg_largeobject_metadata").fetchone()
+    assert made == (0,)
+
+
+MADE = """
+select array(select relname::text from pg_class where relnamespace = 'shop'::regnamespace
+             and relkind in ('r', 'v', 'm') order by 1),
+       array(select nspname::text from pg_namespace where nspname in ('mine', 'shop') order by 1),
+       (select is_called from shop.s),
+       (select count(*) from pg_roles where rolname = 'sneaky'),
+       array(select n || name from shop.t order by n)
+"""
+
+
+async def test_postgres_refuses_every_statement_that_is_not_a_query(
+    warehouse: str, dsn: str
+) -> None:
+    # In one test, for a database of its own is what costs.
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        before = conn.execute(MADE).fetchone()
+        assert before == (["t"], ["shop"], False, 0, ["1one", "2二"])
+        for statement in POSTGRES_WRITES:
+            try:
+                table = await readonly_sql.run(warehouse, statement, 10, SECONDS)
+            except readonly_sql.SqlError:
+                table = None
+            assert table is None, f"not refused: {statement}"
+            assert conn.execute(MADE).fetchone() == before, statement
 
 
 async def test_postgres_answers_queries(warehouse: str) -> None:
@@ -278,9 +378,31 @@ async def test_postgres_stops_at_the_time_limit(warehouse: str) -> None:
         await readonly_sql.run(warehouse, lifting, 1, timedelta(seconds=0.2))
 
 
-async def test_postgres_is_not_read_as_a_superuser(warehouse: str, dsn: str) -> None:
-    role = conninfo.conninfo_to_dict(warehouse)["user"]
+async def test_postgres_values_are_what_json_can_carry(warehouse: str) -> None:
+    query = """select 'NaN'::numeric, 'Infinity'::float8, 1.25, '{"a": ["茶"]}'::jsonb,
+               array[1, null], '\\x00ff'::bytea, null, true"""
+    table = await readonly_sql.run(warehouse, query, 1, SECONDS)
+    assert table.rows == [[None, None, 1.25, '{"a": ["茶"]}', "[1, null]", "(2 bytes)", None, True]]
+    json.dumps(table.rows, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        sql.SQL("alter role {} superuser"),
+        sql.SQL("grant pg_execute_server_program to {}"),
+        sql.SQL("grant {1} to {0}"),
+    ],
+    ids=["a superuser", "one that runs programs", "one that may become a superuser"],
+)
+async def test_postgres_is_not_read_by_who_may_reach_files(
+    warehouse: str, dsn: str, make: sql.SQL
+) -> None:
+    """Not by a superuser, a reader of files, or who may become one by `set_config('role', ...)`."""
+    role = str(conninfo.conninfo_to_dict(warehouse)["user"])
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(sql.SQL("alter role {} superuser").format(sql.Identifier(str(role))))
+        me = sql.Identifier(conn.info.user)
+        assert (await readonly_sql.run(warehouse, "select 1", 1, SECONDS)).rows == [[1]]
+        conn.execute(make.format(sql.Identifier(role), me))
     with pytest.raises(readonly_sql.DatasetError, match="superuser"):
         await readonly_sql.run(warehouse, "select 1", 1, SECONDS)
