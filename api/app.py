@@ -33,6 +33,7 @@ from clew.runtime import (
     retention,
     runs,
     scribe,
+    sources,
     sweeper,
     targets,
     titles,
@@ -119,7 +120,7 @@ async def _build(stack: AsyncExitStack, settings: Settings, config: Config) -> P
     vault = Vault(keyring) if keyring else None
     saver = Saver(db, vault=vault, serde=serde(config))
     telemetry = Telemetry(loaded.ids(), capacity=settings.concurrency)
-    telemetry.watch(db.pool)
+    telemetry.watch(sources.Pool(db.pool))
     log, wakeups = await _carriers(stack, settings, db, direct, telemetry, seals)
     notifier = await stack.enter_async_context(wakeups)
     # A session that hears its own notifications is one: nothing pools transactions in between.
@@ -174,6 +175,7 @@ async def _carriers(
             "CLEW_REDIS_URL needs the Redis client: pip install 'clew[redis]'."
         ) from None
     redis = await stack.enter_async_context(line.Line(settings.redis_url.get_secret_value()))
+    telemetry.watch(sources.Redis(redis))
     log = fanout.Fanout(PostgresLog(db), redis, seals)
     return log, channels.Channels(db, direct, redis, telemetry)
 

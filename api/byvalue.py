@@ -44,8 +44,13 @@ async def matching(clew: Parts, page: Page[Session], wanted: Json) -> AsyncGener
 
 
 async def shown(clew: Parts, sessions: Sequence[Session]) -> list[Json]:
-    """Threads with the values of their heads."""
-    return await asyncio.gather(*(show(clew, session) for session in sessions))
+    """Threads with the values of their heads; where one cannot be read, no other is read on."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            reads = [group.create_task(show(clew, session)) for session in sessions]
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
+    return [read.result() for read in reads]
 
 
 async def show(clew: Parts, session: Session) -> Json:

@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         ("dev", develop, "Serve this project with its own Postgres; reload when a file is saved."),
         ("serve", serve, "Serve this project: requests and runs."),
         ("worker", work, "Run queued runs only, without an API."),
-        ("doctor", diagnose, "Check database, role, LISTEN, versions and graphs; say what to do."),
+        ("doctor", diagnose, "Check settings, graphs, database, LISTEN and Redis; say what to do."),
     ):
         sub = command(name, run, about)
         sub.add_argument("--config", type=Path, metavar="FILE", help="langgraph.json to use")

@@ -35,14 +35,12 @@ class Awaited:
         self._http = http
 
     async def one(self, call: Call[T]) -> T:
-        request = self._http.client.build_request(**_parts(call))
+        client = self._http.client
         if call.file is None:
-            response = await self._http.client.send(request)
-        else:
-            with await asyncio.to_thread(call.file.open, "rb") as file:
-                request = self._http.client.build_request(**_parts(call), content=_read(file))
-                response = await self._http.client.send(request)
-        return _answer(response)
+            return _answer(await client.send(client.build_request(**_parts(call))))
+        with await asyncio.to_thread(call.file.open, "rb") as file:
+            request = client.build_request(**_parts(call), content=_read(file))
+            return _answer(await client.send(request))
 
     async def events(self, call: Call[Any], *, endless: bool) -> AsyncIterator[StreamPart]:
         resume = _Resume(call)

@@ -30,7 +30,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     told = "what it reaches: its owner's (owner), its tenant's (admin), everybody's (service)"
     one.add_argument("--role", choices=get_args(Role), default="owner", help=told)
     told = "read, write, threads:read, ...; may be repeated; without it all that the role may"
-    one.add_argument("--scope", action="append", default=[], help=told)
+    one.add_argument("--scope", action="append", type=_scope, default=[], help=told)
     told = "after which it is refused, such as 90d; without it never"
     one.add_argument("--expires", type=_lifetime, metavar="TIME", help=told)
     about = "List the keys, never what they are."
@@ -135,6 +135,13 @@ def _name(text: str) -> str:
         return auth.named(text)
     except errors.Unauthorized:
         raise argparse.ArgumentTypeError("must be of 1 to 256 characters") from None
+
+
+def _scope(text: str) -> str:
+    try:
+        return keys.scope(text)
+    except errors.Invalid as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _lifetime(text: str) -> timedelta:

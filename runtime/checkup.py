@@ -52,6 +52,8 @@ async def examine(path: Path | None, migrations: tuple[str, ...]) -> AsyncIterat
             yield Finding("graphs", True, ", ".join(loaded.ids()))
         except errors.GraphError as error:
             yield Finding("graphs", False, str(error), "Mend the file named above.")
+    if chosen.redis_url is not None:
+        yield await examine_redis(chosen.redis_url.get_secret_value())
     if chosen.database_url is None and (config is None or not place.holds(config.root)):
         none = "none yet: `clew dev` makes an embedded one here, DATABASE_URL names another"
         yield Finding("database", True, none)
@@ -65,6 +67,24 @@ async def examine(path: Path | None, migrations: tuple[str, ...]) -> AsyncIterat
         direct = chosen.direct_url.get_secret_value() if chosen.direct_url else found.dsn
         async for finding in examine_database(found.dsn, direct, migrations):
             yield finding
+
+
+async def examine_redis(url: str) -> Finding:
+    """Whether it does what events and wake-ups ask of it: one that only reads is of no use."""
+    shown = settings.redact(url)
+    try:
+        from clew.runtime import line  # noqa: PLC0415 - its package is an extra
+    except ModuleNotFoundError:
+        return Finding("redis", False, "no Redis client", "Run: pip install 'clew[redis]'")
+    advice = "Start Redis there, or correct CLEW_REDIS_URL. Until then Postgres carries everything."
+    try:
+        async with line.Line(url) as found:
+            await found.client.set("clew:doctor", b"1", ex=1)
+    except errors.ConfigError as error:
+        return Finding("redis", False, f"{shown}: {error}", "Correct CLEW_REDIS_URL.")
+    except line.FAULTS as error:
+        return Finding("redis", False, f"{shown}: {error}", advice)
+    return Finding("redis", True, f"takes what is written, at {shown}")
 
 
 async def examine_database(

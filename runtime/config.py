@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
-from clew.runtime import errors
+from clew.runtime import errors, settings
 from clew.runtime.entries import (
     AllowedModules,
     Dependency,
@@ -293,11 +293,17 @@ def read(path: Path) -> Config:
 
 def apply(config: Config) -> None:
     """What the process was started with wins over the file. Variables that a parent process took
-    from the file do not count as that: the file may have changed since."""
+    from the file do not count as that: the file may have changed since. Nor does a setting that is
+    empty, which is one that is not set."""
     handed = set(os.environ.pop(INHERITED, "").split(",")) - {""}
     for name in handed - set(config.env.values):
         os.environ.pop(name, None)
-    taken = {name for name in config.env.values if name in handed or name not in os.environ}
+    unset = {name for name in settings.KNOWN if not os.environ.get(name)}
+    taken = {
+        name
+        for name in config.env.values
+        if name in handed or name in unset or name not in os.environ
+    }
     os.environ.update({name: config.env.values[name] for name in taken})
     if taken:
         os.environ[INHERITED] = ",".join(sorted(taken))

@@ -57,10 +57,7 @@ async def create(
     lifetime: timedelta | None = None,
 ) -> tuple[Key, str]:
     """A new key and its text, which nothing can bring back later."""
-    scopes = list(scopes)
-    for scope in scopes:
-        if not _SCOPE.match(scope):
-            raise errors.Invalid(f"{scope!r} is not a scope: read, write, threads:read, ...")
+    scopes = [scope(text) for text in scopes]
     text = PREFIX + secrets.token_urlsafe(32)
     values = {
         "key_id": secrets.token_hex(6),
@@ -73,6 +70,12 @@ async def create(
     }
     [row] = await db.fetch(SERVICE, queries["create_key"], values)
     return Key.of(row), text
+
+
+def scope(text: str) -> str:
+    if not _SCOPE.match(text):
+        raise errors.Invalid(f"{text!r} is not a scope: read, write, threads:read, ...")
+    return text
 
 
 async def verify(db: Database, text: str) -> Holder:

@@ -47,6 +47,7 @@ class Line:
         self.risen = asyncio.Event()
         self.fallen = asyncio.Event()
         self.fallen.set()
+        self.losses = 0
         self._starting = True
         self._lanes = asyncio.Semaphore(LANES)
         self._stack = AsyncExitStack()
@@ -93,6 +94,7 @@ class Line:
         """Something that was asked of Redis failed."""
         if self.up:
             log.warning("Redis is away, Postgres carries everything: %s", error)
+            self.losses += 1
             self.risen.clear()
             self.fallen.set()
 

@@ -347,6 +347,9 @@ class Settings(BaseSettings):
         return value
 
 
+KNOWN = frozenset(name for field in Settings.model_fields for name in names(field))
+
+
 def load(**given: object) -> Settings:
     """Read the environment. `given` are command-line options by field name; they win."""
     faults = list(_unknown())
@@ -370,10 +373,9 @@ def redact(dsn: str) -> str:
 
 
 def _unknown() -> Iterator[str]:
-    known = {name for field in Settings.model_fields for name in names(field)}
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and not name.startswith(OTHERS) and name not in known:
-            hint = errors.suggest(name, known) or " See docs/settings.md."
+        if name.startswith(PREFIX) and not name.startswith(OTHERS) and name not in KNOWN:
+            hint = errors.suggest(name, KNOWN) or " See docs/settings.md."
             yield f"{name} is not a setting.{hint}"
 
 

@@ -6,7 +6,7 @@ label takes a value that a caller can choose. docs/metrics.md lists every metric
 """
 
 import time
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,9 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from psycopg_pool import AsyncConnectionPool
 
 from clew.checkpointing.errors import DatabaseUnreachable
 from clew.checkpointing.postgres import SERVICE, Database
@@ -149,9 +147,10 @@ class Telemetry:
             "http_request_seconds", "To the first byte of the answer.", QUICK, "method", "route"
         )
 
-    def watch(self, pool: AsyncConnectionPool[Any]) -> None:
-        """Show the state of a pool of connections at each scrape."""
-        self.registry.register(_Pool(pool))
+    def watch(self, *sources: Collector) -> None:
+        """Show their state at each scrape."""
+        for source in sources:
+            self.registry.register(source)
 
     # A run.
 
@@ -331,30 +330,3 @@ class Turn:
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began
-
-
-class _Pool(Collector):
-    GAUGES: Mapping[str, tuple[str, str]] = {
-        "pool_size": ("size", "Open connections."),
-        "pool_max": ("max", "Connections that may be open at most."),
-        "pool_available": ("available", "Open connections that nobody uses."),
-        "requests_waiting": ("waiting", "Who waits for a connection."),
-    }
-    COUNTERS: Mapping[str, tuple[str, str]] = {
-        "requests_num": ("requests", "Times that a connection was asked for."),
-        "requests_queued": ("queued", "Times that one had to be waited for."),
-        "requests_wait_ms": ("wait_seconds", "Time spent waiting for one."),
-        "requests_errors": ("errors", "Times that none became free in time."),
-        "connections_lost": ("lost", "Connections found broken."),
-    }
-
-    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
-        self._pool = pool
-
-    def collect(self) -> Iterable[Metric]:
-        stats = self._pool.get_stats()
-        for key, (name, about) in self.GAUGES.items():
-            yield GaugeMetricFamily(f"{PREFIX}_db_pool_{name}", about, stats.get(key, 0))
-        for key, (name, about) in self.COUNTERS.items():
-            value = stats.get(key, 0) / (1000 if key.endswith("_ms") else 1)
-            yield CounterMetricFamily(f"{PREFIX}_db_pool_{name}", about, value)

@@ -1,15 +1,17 @@
 """Threads found by their values: what containment means, and when the search is refused."""
 
+import asyncio
 import base64
 import json
 import secrets
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from clew.api import byvalue
 from clew.checkpointing.postgres import Database
+from clew.runtime import errors
 from tests.serving import serve
 
 
@@ -41,6 +43,26 @@ async def test_containment_is_that_of_postgres(
         ).fetchone()
     assert row is not None
     assert row["held"] is found
+
+
+async def test_where_one_thread_cannot_be_read_no_other_is_read_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[str] = []
+
+    async def show(_clew: Any, thread: str) -> Any:
+        try:
+            if thread == "broken":
+                raise errors.NotFound(thread)
+            await asyncio.Event().wait()
+        finally:
+            ended.append(thread)
+
+    monkeypatch.setattr(byvalue, "show", show)
+    threads: Any = ["one", "broken", "two"]
+    with pytest.raises(errors.NotFound, match="broken"):
+        await byvalue.shown(cast("Any", None), threads)
+    assert sorted(ended) == ["broken", "one", "two"]
 
 
 def text(value: Any) -> str:

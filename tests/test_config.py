@@ -316,6 +316,16 @@ def test_env_as_an_object(project: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert os.environ["CLEW_TEST_NEW"] == "file"
 
 
+def test_an_empty_setting_is_not_set_and_the_file_names_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DATABASE_URL", "CLEW_TEST_EMPTY"):
+        monkeypatch.setenv(name, "")
+    config.load(write(project, env={"DATABASE_URL": "from the file", "CLEW_TEST_EMPTY": "file"}))
+    assert os.environ["DATABASE_URL"] == "from the file"
+    assert os.environ["CLEW_TEST_EMPTY"] == ""  # what is no setting of ours may be meant so
+
+
 def test_env_as_a_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEW_TEST_HOST", "db")
     (project / ".env").write_text(

@@ -104,7 +104,7 @@ async def test_a_mistake_is_one_line_and_makes_nothing(clew: Shell, db: Database
     out, err = await clew("revoke", "5f0c1d2e3a4b", code=1)
     assert (out, err) == ("", "clew: API key 5f0c1d2e3a4b not found\n")
     for words, code, told in (
-        (("--name", "k", "--owner", "ann", "--scope", "reed"), 1, "'reed' is not a scope"),
+        (("--name", "k", "--owner", "ann", "--scope", "reed"), 2, "'reed' is not a scope"),
         (("--name", "k", "--owner", "ann", "--expires", "soon"), 2, "such as 30s"),
         (("--name", "k", "--owner", "ann", "--expires", "0"), 2, "such as 90d"),
         (("--name", "k", "--owner", "ann", "--expires", "99999999w"), 2, "at most 100 years"),

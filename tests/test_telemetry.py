@@ -33,8 +33,9 @@ from clew.api import logs, metrics
 from clew.api.deps import parts
 from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.checkpointing.saver import Saver
-from clew.runtime import config, graphs, leases, runs, sessions, telemetry
+from clew.runtime import config, graphs, leases, runs, sessions, sources, telemetry
 from clew.runtime.feed import Follower
+from clew.runtime.line import Line
 from clew.runtime.notifier import Notifier
 from clew.runtime.requests import RunRequest
 from clew.runtime.runs import Run
@@ -116,7 +117,7 @@ async def running(db: Database, graph_id: str = "echo", **asked: Any) -> Run:
 
 async def test_every_metric_is_in_the_docs_and_the_docs_name_no_other(db: Database) -> None:
     subject = Telemetry(["echo"])
-    subject.watch(db.pool)
+    subject.watch(sources.Pool(db.pool), sources.Redis(Line("redis://127.0.0.1:1")))
     shown = {
         (family.name, family.type, family.documentation) for family in subject.registry.collect()
     }
@@ -253,7 +254,7 @@ def served(db: Database, subject: Telemetry) -> httpx.AsyncClient:
 
 async def test_metrics_are_served_as_text_and_as_json(db: Database) -> None:
     subject = Telemetry(["echo"], capacity=6)
-    subject.watch(db.pool)
+    subject.watch(sources.Pool(db.pool))
     owner_id = await db.owner("acme", "ann")
     who = Principal.owner(owner_id)
     session = await sessions.create(db, who, owner_id)
