@@ -275,13 +275,7 @@ async def search(
     """The search of the official protocol, by offset."""
     if sort_by not in SORTS:
         raise errors.Invalid(f"sort_by: must be one of {', '.join(SORTS)}")
-    values = {
-        "owner_id": single(who),
-        "ids": None if ids is None else list(ids),
-        "metadata": documents.document("metadata", metadata, scrubbed=False) if metadata else None,
-        "status": status,
-        "allowed": demand(allowed),
-    }
+    values = await _sought(db, who, ids, metadata, status, allowed)
     return await pages.find(
         db,
         who,
@@ -305,15 +299,31 @@ async def count(
     status: Status | None = None,
     allowed: Filter | None = None,
 ) -> int:
-    values = {
+    values = await _sought(db, who, ids, metadata, status, allowed)
+    [row] = await db.fetch(who, queries["count_sessions"], values)
+    return row["sessions"]
+
+
+async def _sought(
+    db: Database,
+    who: Principal,
+    ids: Sequence[str] | None,
+    metadata: Json | None,
+    status: Status | None,
+    allowed: Filter | None,
+) -> Json:
+    values: Json = {
         "owner_id": single(who),
         "ids": None if ids is None else list(ids),
         "metadata": documents.document("metadata", metadata, scrubbed=False) if metadata else None,
+        "holding": None,
         "status": status,
         "allowed": demand(allowed),
     }
-    [row] = await db.fetch(who, queries["count_sessions"], values)
-    return row["sessions"]
+    if metadata and ids is None and values["owner_id"] is not None:
+        [row] = await db.fetch(who, queries["sessions_holding"], values)
+        values["holding"] = row["holding"]
+    return values
 
 
 def single(who: Principal) -> int | None:

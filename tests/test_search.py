@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from psycopg import errors as pg
+from psycopg import sql
 
 from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.runtime import cursors, errors, lifecycle, search, sessions
@@ -166,9 +167,79 @@ async def test_row_6_the_search_function_knows_only_its_caller(db: Database) -> 
     async with db.connection() as conn:
         with pytest.raises(pg.InsufficientPrivilege):
             await conn.execute(call, [None, everything])
+    holding, held = "select clew.session_holding(%s::jsonb) as ids", '{"s": 1}'
+    [row] = await db.fetch(alice, holding, [held])
+    assert len(row["ids"]) == 1
+    assert await db.fetch(bob, holding, [held]) == [{"ids": []}]
+    for who in (SERVICE, Principal.tenant_of(alice.owner_from), Principal(2, 1)):
+        with pytest.raises(pg.InsufficientPrivilege):
+            await db.fetch(who, holding, [held])
     # Indexing someone else's session does nothing.
     await search.index(db, bob, (await search.page(db, alice, Wanted())).items[0].thread_id, ["w"])
     assert (await search.page(db, alice, Wanted(text="w"))).items == []
+
+
+MANY = """
+insert into clew.session
+    (thread_id, owner_id, tags, metadata, created_at, updated_at, last_active_at)
+select 'n' || n, %(owner_id)s, array['each', case when n <= 40 then 'old' else 'new' end],
+    jsonb_build_object('seventh', n %% 7 = 0),
+    now() - n * interval '1 second', now() - (700 - n) * interval '1 second', now()
+from generate_series(1, 700) n
+"""
+
+
+async def test_row_3_what_many_have_and_what_few_have_is_found_alike(db: Database) -> None:
+    who = Principal.owner(await db.owner("default", "alice"))
+    await db.execute(who, MANY, {"owner_id": who.owner_from})
+    for n in (3, 30, 300, 690):
+        await search.index(db, who, f"n{n}", ["seldom"])
+    wanted: dict[str, tuple[Wanted, list[int]]] = {
+        "all": (Wanted(tags_all=["each"]), [*range(1, 701)]),
+        "the last of the walk": (Wanted(tags_all=["each", "old"]), [*range(1, 41)]),
+        "some": (Wanted(metadata={"seventh": True}), [*range(7, 701, 7)]),
+        "words": (Wanted(text="seldom"), [3, 30, 300, 690]),
+        "both": (Wanted(text="seldom", tags_all=["new"]), [300, 690]),
+    }
+    orders: tuple[tuple[search.Sort, bool], ...] = (
+        ("updated_at", True), ("created_at", True), ("updated_at", False),
+    )  # fmt: skip
+    for label, (asked, numbers) in wanted.items():
+        for sort, descending in orders:
+            seen: list[str] = []
+            cursor = None
+            while True:
+                page = await search.page(
+                    db, who, asked, sort=sort, descending=descending, limit=9, cursor=cursor
+                )
+                seen += [session.thread_id for session in page.items]
+                if (cursor := page.cursor) is None:
+                    break
+            newest_first = (sort == "updated_at") == descending
+            expected = [f"n{n}" for n in sorted(numbers, reverse=newest_first)]
+            assert seen == expected, f"{label}, {sort}, {descending}"
+    for metadata, expected in (({"seventh": True}, 100), ({"seventh": 1}, 0), ({}, 700)):
+        assert await sessions.count(db, who, metadata=metadata) == expected
+        found = await sessions.search(db, who, metadata=metadata, limit=1000)
+        assert len(found.items) == expected
+
+
+async def test_row_3_no_order_is_made_by_sorting_all_that_an_owner_has(db: Database) -> None:
+    who = Principal.owner(await db.owner("default", "alice"))
+    await db.execute(who, MANY, {"owner_id": who.owner_from})
+    async with db.connection() as conn:
+        await conn.execute("analyze clew.session")
+    for sort in ("updated_at", "created_at", "last_active_at"):
+        for descending in ("desc", "asc"):
+            query = sql.SQL(
+                "explain select thread_id from clew.session_state where owner_id = %s "
+                "order by {0} {1}, thread_id {1} limit 20"
+            ).format(sql.Identifier(sort), sql.SQL(descending))
+            async with db.transaction(who) as conn:
+                await conn.execute("set local enable_seqscan = off")
+                cursor = await conn.execute(query, [who.owner_from])
+                plan = str(await cursor.fetchall())
+            assert "Sort" not in plan, plan
 
 
 async def test_an_unknown_order_is_refused_by_the_database(db: Database) -> None:

@@ -77,6 +77,9 @@ select thread_id from gone
 select thread_id from clew.session
 where thread_id = %(thread_id)s and clew.allows(metadata, %(allowed)s) for update
 
+-- name: sessions_holding
+select clew.session_holding(%(metadata)s) as holding
+
 -- name: search_sessions
 -- `owner_id` repeats the policy as an equality, which is what lets the index give the order.
 select * from clew.session_state
@@ -86,6 +89,7 @@ where (%(owner_id)s::bigint is null or owner_id = %(owner_id)s)
     and (%(ids)s::text[] is null or thread_id = any(%(ids)s))
     and (%(status)s::text is null or status = %(status)s)
     and (%(metadata)s::jsonb is null or metadata @> %(metadata)s)
+    and (%(holding)s::text[] is null or thread_id = any(%(holding)s))
     and clew.allows(metadata, %(allowed)s)
 order by {order} limit %(limit)s offset %(offset)s
 
@@ -97,4 +101,5 @@ where (%(owner_id)s::bigint is null or owner_id = %(owner_id)s)
     and (%(ids)s::text[] is null or thread_id = any(%(ids)s))
     and (%(status)s::text is null or status = %(status)s)
     and (%(metadata)s::jsonb is null or metadata @> %(metadata)s)
+    and (%(holding)s::text[] is null or thread_id = any(%(holding)s))
     and clew.allows(metadata, %(allowed)s)

@@ -41,7 +41,7 @@ GIVEN = {
     "keys": "k", "name": "mark", "order": 1, "until": 2**62, "untils": 2**62, "epoch": 1,
     "descending": True, "sort": "updated_at", "wanted": {"states": ["active", "idle"]},
     "state": "active", "ns": "", "nss": "", "offset": 0, "allowed": None, "statuses": None,
-    "status": None, "metadata": None, "kinds": None, "xid": "0", "outbox_id": 0,
+    "status": None, "metadata": None, "kinds": None, "xid": "0", "outbox_id": 0, "holding": None,
 }  # fmt: skip
 BLANKS: dict[str, Any] = {
     "bigint": 1, "integer": 1, "smallint": 1, "text": "x", "boolean": True, "jsonb": {},
