@@ -3,6 +3,7 @@
 The reply has a part for each thing an app shows in its own way: text, SQL, table and chart.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -66,10 +67,13 @@ def locate(dataset: str) -> str:
     """The DSN of a data set. Names only: were a DSN taken from `context`, any client could read
     any database that the server can reach, and the password would lie in every session.
     """
-    known = {"sales": SALES, **json.loads(os.environ.get("ANALYST_DATASETS") or "{}")}
+    try:
+        known = {"sales": SALES, **json.loads(os.environ.get("ANALYST_DATASETS") or "{}")}
+    except (ValueError, TypeError) as fault:
+        raise DatasetError("ANALYST_DATASETS is not a JSON object of names and DSNs.") from fault
     if dataset not in known:
         raise DatasetError(f"There is no data set {dataset!r}; there are {', '.join(known)}.")
-    return known[dataset]
+    return str(known[dataset])
 
 
 async def understand(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -153,19 +157,20 @@ def bare(text: str) -> str:
 
 
 def key(state: Query) -> str:
-    # LangGraph's own key pickles the input, and equal inputs may pickle to different bytes.
-    return json.dumps(state["asked"], sort_keys=True).casefold()
+    # LangGraph's own key pickles the input, and equal inputs may pickle to different bytes. A name
+    # that the operator gave to another database is another data set; its DSN holds a password.
+    dsn = hashlib.sha256(locate(state["asked"]["dataset"]).encode()).hexdigest()
+    return json.dumps([state["asked"], dsn], sort_keys=True)
 
 
 async def answer(state: State, runtime: Runtime[Context]) -> dict[str, list[AIMessage]]:
     context = runtime.context or Context()
     asked, found = state["asked"], state["found"]
     runtime.stream_writer({"stage": "telling", "rows": len(found["rows"])})
-    # Some rows are enough to say something about them, and a prompt is no place for thousands.
     shown = {
         "question": question(state["messages"]),
         "columns": found["columns"],
-        "rows": found["rows"][:50],
+        "rows": excerpt(found["rows"]),
     }
     model = choose(context.model, sales_rules.tell)
     messages = [SystemMessage(TELL), HumanMessage(json.dumps(shown, ensure_ascii=False))]
@@ -191,13 +196,15 @@ TELL = """Say in one or two sentences what these rows answer to the question, in
 Use only what is in the rows."""
 
 
+def excerpt(rows: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
+    """Enough to say something about the rows: a prompt is no place for thousands."""
+    return [[c[:200] if isinstance(c, str) else c for c in row[:20]] for row in rows[:50]]
+
+
 def chart(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dict[str, Any] | None:
     """A Vega-Lite specification: a line over time, bars over anything else."""
-    numeric = [
-        i
-        for i in range(len(columns))
-        if rows and all(isinstance(row[i], int | float) for row in rows)
-    ]
+    kinds = [{type(row[i]) for row in rows} - {type(None)} for i in range(len(columns))]
+    numeric = [i for i, kind in enumerate(kinds) if kind and kind <= {int, float}]
     if not numeric:
         return None
     y = numeric[-1]
@@ -212,7 +219,7 @@ def chart(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dict[str, A
     if not labels:
         return {**spec, "mark": "text", "encoding": {"text": number}}
     x = labels[0]
-    in_time = all(re.match(r"\d{4}(-|$)", str(row[x])) for row in rows)
+    in_time = all(re.match(r"(19|20)\d\d(-|$)", str(row[x])) for row in rows)
     encoding: dict[str, Any] = {
         "x": {
             "field": f"c{x}",

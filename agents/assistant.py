@@ -106,11 +106,12 @@ def memories(runtime: Runtime[Context] | ToolRuntime[Context, State]) -> tuple[s
     return ("memories", user.identity.encode().hex() if user else "anyone")
 
 
-async def recall(question: str, runtime: Runtime[Context]) -> list[str]:
+async def recall(runtime: Runtime[Context]) -> list[str]:
     if runtime.store is None:
         return []
-    # Nearest first where the store has embeddings, newest first where it has not.
-    found = await runtime.store.asearch(memories(runtime), query=question[:1_000], limit=20)
+    # Without a query: a store that has no embeddings would find only what shares a word with it,
+    # and one that is encrypted refuses it.
+    found = await runtime.store.asearch(memories(runtime), limit=50)
     return [item.value["text"] for item in found]
 
 
@@ -121,8 +122,9 @@ async def answer(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     # A run without a context has `None` here, so the defaults are the graph's own affair.
     context = runtime.context or Context()
     messages = state["messages"]
+    question(messages)
     keep_going(messages)
-    facts = await recall(question(messages), runtime)
+    facts = await recall(runtime)
     # The limit is for everything that is sent: instructions, memories and tools count too.
     limit = context.max_tokens - TOOLS_COST
     instructions = "\n".join([context.system_prompt, *(f"- Known: {fact}" for fact in facts)])

@@ -145,9 +145,13 @@ async def ask(
         TypeError,
         AttributeError,
     ) as fault:
-        raise ModelError(
-            f"The model endpoint failed ({type(fault).__name__}): {fault!s:.300}"
-        ) from (fault)
+        said, key = str(fault), os.environ.get("OPENAI_API_KEY", "")
+        # Some endpoints quote the key that they refuse, and neither clients nor logs may see it.
+        quoted = bool(key) and key in said
+        said = said.replace(key, "***")[:300] if quoted else said[:300]
+        raise ModelError(f"The model endpoint failed ({type(fault).__name__}): {said}") from (
+            None if quoted else fault
+        )
     if not reply.text.strip() and not reply.tool_calls:
         raise ModelError("The model endpoint answered with neither text nor a valid tool call.")
     return reply

@@ -5,6 +5,7 @@ the words that question and passage share always do, so it works without.
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired, cast
@@ -16,7 +17,7 @@ from langgraph.channels import EphemeralValue
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.store.base import BaseStore, PutOp, SearchItem
-from passages import Passage, cut, relevance, sentences
+from passages import Passage, cut, keywords, relevance, sentences
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -71,7 +72,7 @@ async def ingest(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         place = (*shelf(context.collection), digest(name))
         fresh = {f"{passage['start']:09}": passage for passage in cut(name, text)}
         # A document that comes again takes the place of what it was.
-        gone = [item.key for item in await everything(store, place) if item.key not in fresh]
+        gone = [i.key for i in await everything(store, place, math.inf) if i.key not in fresh]
         await store.abatch(
             [
                 *(PutOp(place, key, {**passage}, index=["text"]) for key, passage in fresh.items()),
@@ -97,9 +98,11 @@ async def acknowledge(state: State) -> dict[str, list[AIMessage]]:
     return {"messages": [AIMessage(f"Read: {read}.")]}
 
 
-async def everything(store: BaseStore, place: tuple[str, ...]) -> list[SearchItem]:
+async def everything(
+    store: BaseStore, place: tuple[str, ...], most: float = MAX_SCANNED
+) -> list[SearchItem]:
     found: list[SearchItem] = []
-    while len(found) < MAX_SCANNED:
+    while len(found) < most:
         page = await store.asearch(place, limit=500, offset=len(found))
         found += page
         if len(page) < 500:
@@ -110,7 +113,8 @@ async def everything(store: BaseStore, place: tuple[str, ...]) -> list[SearchIte
 async def retrieve(state: State, runtime: Runtime[Context]) -> dict[str, list[Passage]]:
     context, store = runtime.context or Context(), shelves(runtime)
     text, place = question(state["messages"]), shelf(context.collection)
-    items = await store.asearch(place, query=text[:2_000], limit=50)
+    # A store that counts the words that a passage shares counts "what" and "the" as well.
+    items = await store.asearch(place, query=keywords(text)[:2_000], limit=50)
     if any(item.score is None for item in items):
         # This store does not rank. Reading all of a collection is fine for thousands of
         # passages; past that, give the store an index.

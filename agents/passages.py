@@ -65,6 +65,12 @@ def cut(document: str, text: str) -> list[Passage]:
     ]
 
 
+def keywords(text: str) -> str:
+    """The text without the words that say nothing, unless it has no others."""
+    words = re.findall(r"\w+", COMMON_WIDE.sub(" ", text))
+    return " ".join(word for word in words if word.lower() not in COMMON_WORDS) or text
+
+
 def terms(text: str) -> set[str]:
     """Words in lower case without a plural's s, and pairs of neighbours in scripts that put no
     space between words.

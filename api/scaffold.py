@@ -9,15 +9,20 @@ from clew.runtime.errors import StartError
 _GRAPH = '''"""A graph that answers with what it was told. Make it yours."""
 
 from langchain_core.messages import AIMessage
-from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph import END, START, MessagesState, StateGraph
 
 
-def answer(state: MessagesState) -> MessagesState:
-    heard = state["messages"][-1].text
-    return {"messages": [AIMessage(f"You said: {heard}")]}
+async def answer(state: MessagesState):
+    if not state["messages"]:
+        raise ValueError("Say something first.")  # the client gets this text; the session goes on
+    return {"messages": [AIMessage(f"You said: {state['messages'][-1].text}")]}
 
 
-graph = StateGraph(MessagesState).add_node(answer).add_edge(START, "answer").compile()
+builder = StateGraph(MessagesState)
+builder.add_node(answer)
+builder.add_edge(START, "answer")
+builder.add_edge("answer", END)
+graph = builder.compile()  # no checkpointer, no store: the server brings its own
 '''
 
 _README = """# {name}

@@ -36,7 +36,14 @@ class Raw:
     content_type: str = "application/json"
 
 
-Reply = Text | Calls | Raw
+@dataclass(frozen=True)
+class Cut:
+    """The connection breaks after these tokens."""
+
+    text: str
+
+
+Reply = Text | Calls | Raw | Cut
 
 
 @dataclass
@@ -67,9 +74,13 @@ class Endpoint:
         headers = [(b"content-type", kind.encode()), (b"connection", b"close")]
         start: Any = {"type": "http.response.start", "status": status, "headers": headers}
         await send(start)
+        if isinstance(reply, Cut):
+            pieces = pieces[:-2]
         for piece in pieces:
             part: Any = {"type": "http.response.body", "body": piece.encode(), "more_body": True}
             await send(part)
+        if isinstance(reply, Cut):
+            return
         last: Any = {"type": "http.response.body", "body": b"", "more_body": False}
         await send(last)
 
@@ -90,7 +101,7 @@ def _wire(reply: Reply, stream: bool, number: int) -> tuple[int, str, list[str]]
         if isinstance(reply, Calls)
         else []
     )
-    text = reply.text if isinstance(reply, Text) else None
+    text = reply.text if isinstance(reply, Text | Cut) else None
     reason = "tool_calls" if calls else "stop"
     if not stream:
         message = {"role": "assistant", "content": text} | ({"tool_calls": calls} if calls else {})

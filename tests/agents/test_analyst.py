@@ -93,13 +93,49 @@ async def test_an_identical_question_is_answered_from_the_cache() -> None:
     analyst = open_graph("analyst", cache=cache)
     first = await parts(analyst, "Revenue by region")
     other: RunnableConfig = {"configurable": {"thread_id": "another session"}}
-    assert await stages(analyst, "  revenue BY region ", other) == ["telling"]
+    assert await stages(analyst, "  Revenue  by region ", other) == ["telling"]
     table = (await analyst.aget_state(other)).values["messages"][-1].content[2]
     assert table == first["table"]
     # Another limit is another question.
     narrow = await parts(analyst, "Revenue by region", row_limit=2)
     assert len(narrow["table"]["rows"]) == 2
+    # So is one in other letters, for the names in it may differ by nothing else.
+    assert len(await stages(analyst, "revenue BY region", other)) > 1
     assert load("analyst").builder.nodes["query"].cache_policy.ttl == 24 * 60 * 60
+
+
+async def test_a_name_that_is_given_to_another_database_is_not_answered_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyst = open_graph("analyst")
+    for orders in (10, 20):
+        file = tmp_path / f"{orders}.db"
+        shared("sales_data").build(file)
+        with closing(sqlite3.connect(file)) as db:
+            db.execute("delete from orders where order_id > ?", [orders])
+            db.commit()
+        monkeypatch.setenv("ANALYST_DATASETS", json.dumps({"ours": f"sqlite:///{file}"}))
+        answer = await parts(analyst, "How many orders?", dataset="ours")
+        assert answer["table"]["rows"] == [[orders]]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"postgresql://u:secret-word@h/d"', "secret-word"])
+async def test_data_sets_that_are_no_json_object_are_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("ANALYST_DATASETS", text)
+    with pytest.raises(ValueError, match="ANALYST_DATASETS is not") as caught:
+        await parts(open_graph("analyst"), "How many orders?")
+    assert "secret-word" not in str(caught.value)
+
+
+async def test_a_long_table_is_told_from_its_beginning(endpoint: Endpoint) -> None:
+    query = """with recursive r(n) as (select 1 union all select n + 1 from r where n < 200)
+               select hex(zeroblob(1000)), n from r"""
+    endpoint.replies(Text(query), Text("Many."))
+    answer = await parts(open_graph("analyst"), "How many?", row_limit=2_000)
+    assert len(answer["table"]["rows"]) == 200
+    assert len(endpoint.requests[-1]["messages"][-1]["content"]) < 20_000
 
 
 async def test_it_works_without_a_cache() -> None:
@@ -122,6 +158,11 @@ async def test_a_chart_over_time_is_a_line_and_over_anything_else_bars() -> None
     assert chart(["region", "n"], [["North", 1]])["mark"] == "bar"
     assert chart(["n"], [[7]])["mark"] == "text"
     assert chart(["month", "region", "n"], [["2024-01", "North", 1]])["encoding"]["color"]
+    # A number is not a year, what is missing makes no text of numbers, and yes is not one.
+    assert chart(["customer", "n"], [[1042, 1]])["mark"] == "bar"
+    assert chart(["year", "n"], [[2024, 1]])["mark"] == "line"
+    assert chart(["region", "n"], [["North", None], ["South", 2]])["mark"] == "bar"
+    assert chart(["region", "paid"], [["North", True]]) is None
     assert chart(["name"], [["a"]]) is None
     assert chart(["n"], []) is None
     json.dumps(chart(["a.b", "a.b"], [["x", 1.5]]), allow_nan=False)

@@ -136,6 +136,17 @@ async def test_a_document_that_comes_again_takes_the_place_of_what_it_was() -> N
     assert [item.value["text"] for item in store.search(("library",))] == ["All sales are final."]
 
 
+async def test_a_long_document_that_comes_again_leaves_nothing_of_what_it_was() -> None:
+    store = InMemoryStore()
+    librarian = open_graph("librarian", store=store)
+    # More passages than are read for a question.
+    long = "\n\n".join(f"{n}: {'word ' * 15}." for n in range(5_100))
+    await read(librarian, {"name": "a.txt", "text": long})
+    assert len(store.search(("library",), limit=10_000)) == 5_100
+    await read(librarian, {"name": "a.txt", "text": "Short now."})
+    assert len(store.search(("library",), limit=10_000)) == 1
+
+
 async def test_collections_do_not_see_each_other() -> None:
     librarian = open_graph("librarian")
     await read(librarian, {"name": "x", "text": "The code word is heron."}, collection="a.b")
@@ -312,6 +323,12 @@ def test_passages_hold_all_of_a_text_at_the_place_that_they_name() -> None:
             assert 0 < len(piece["text"]) <= passages.SIZE
             assert piece["text"] == piece["text"].strip()
         assert [p["start"] for p in pieces] == sorted(p["start"] for p in pieces)
+
+
+def test_keywords_are_what_a_store_is_asked_for() -> None:
+    assert passages.keywords("What is the capital of France?") == "capital France"
+    assert passages.keywords("请问订单多久发货？").split() == ["订单", "发货"]
+    assert passages.keywords("What is it?") == "What is it?"
 
 
 def test_a_passage_is_nearer_the_more_it_has_of_the_question() -> None:
