@@ -19,7 +19,7 @@ from clew.checkpointing.saver import Saver
 from clew.checkpointing.sealed import Seals
 from clew.checkpointing.stock import Stock
 from clew.checkpointing.stock_import import Progress
-from clew.runtime import database, errors, forks, rowkeys
+from clew.runtime import database, errors, forks, rowkeys, storekeys
 from clew.runtime.sessions import Fields
 from clew.runtime.storekeys import Keys
 
@@ -65,7 +65,9 @@ async def rotate(options: argparse.Namespace) -> int:
             for key, count in (await keys.in_use(on.db)).items():
                 _say(f"{key or '(not encrypted)'}: {count} lineages")
             for key, count in (await rowkeys.in_use(on.db)).items():
-                _say(f"{key}: {count} rows of runs")
+                _say(f"{key}: {count} values of runs and sessions")
+            for key, count in (await storekeys.in_use(on.db)).items():
+                _say(f"{key}: {count} keys of the store")
             return 0
         if on.keyring is None:
             raise errors.ConfigError("Set CLEW_ENCRYPTION_KEYS: there is no key to encrypt with.")

@@ -1,21 +1,22 @@
 """What runs and sessions keep sealed beside checkpoints, brought under the newest key: after a
-rotation, and when encryption begins. A page at a time, each in a transaction of its own, so it may
-be cut off and run again.
+rotation, and when encryption begins. Each table is gone through once, in the order of its key, a
+page at a time and each in a transaction of its own, so it may be cut off and run again.
 """
 
 import json
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+
+from psycopg.rows import DictRow
 
 from clew.checkpointing.encryption import Keyring
+from clew.checkpointing.errors import EncryptionError
 from clew.checkpointing.postgres import SERVICE, Database
-from clew.checkpointing.sealed import MAGIC, Seals
+from clew.checkpointing.sealed import MAGIC, Seals, Unopened, apart
 from clew.runtime import words
 from clew.runtime.sql import queries
 
 _PAGE = 200
-# Each with a query that reads what is not under the newest key, and one that writes it.
-_KINDS = ("runs", "events", "crons", "webhooks", "questions")
 
 Progress = Callable[[int], None]
 
@@ -23,44 +24,67 @@ Progress = Callable[[int], None]
 def _silent(_: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Rows with something sealed. A query reads those to be sealed that come after a key, and one
+    writes them."""
+
+    name: str
+    table: str
+    key: tuple[str, ...]
+    bodies: tuple[str, ...] = ()
+    documents: tuple[str, ...] = ()  # JSON: it does not show under which key, and all is sealed
+
+
+KINDS = (
+    Kind("runs", "run", ("run_id",), ("request",)),
+    Kind("events", "event", ("thread_id", "epoch", "first_n", "kind", "created_at"), ("body",)),
+    Kind("crons", "cron", ("cron_id",), ("request",)),
+    Kind("webhooks", "webhook", ("run_id",), ("state",)),
+    Kind(
+        "questions",
+        "interrupt",
+        ("thread_id", "interrupt_id"),
+        ("value", "response_schema", "on_deadline"),
+    ),
+    Kind("sessions", "session", ("thread_id",), documents=("interrupts", "error")),
+    Kind("errors", "run", ("run_id",), documents=("error",)),
+)
+# All that `in_use` looks at.
+COLUMNS = {(kind.table, name) for kind in KINDS for name in (*kind.bodies, *kind.documents)}
+
+
 async def reseal(db: Database, keyring: Keyring, progress: Progress = _silent) -> int:
-    """Seal every row that is plain, or under another key; how many were. `db` may be one that opens
-    them by itself, or not."""
+    """Seal every row that is plain, or under another key; how many were. Goes through all of them
+    before it raises what stood in the way of some. `db` may be one that opens them by itself, or
+    not. What is written meanwhile, behind it, is its writer's to seal."""
     seals = Seals(keyring)
     prefix = {"prefix": seals.prefix, "length": len(seals.prefix), "page": _PAGE}
     done = 0
-    for kind in _KINDS:
+    failed: list[EncryptionError] = []
+    for kind in KINDS:
+        after: DictRow = dict.fromkeys(kind.key)
         while True:
             async with db.transaction(SERVICE) as conn:
-                cursor = await conn.execute(queries[f"{kind}_to_seal"], prefix)
-                rows = await cursor.fetchall()
+                place = {f"after_{name}": after[name] for name in kind.key}
+                cursor = await conn.execute(queries[f"{kind.name}_to_seal"], prefix | place)
+                with apart():
+                    rows = await cursor.fetchall()
                 for row in rows:
-                    fresh = {
-                        name: seals.seal(seals.open(value)) if name in _BODIES and value else value
-                        for name, value in row.items()
-                    }
-                    await conn.execute(queries[f"seal_{kind}"], fresh)
+                    try:
+                        fresh = _fresh(seals, kind, row)
+                    except EncryptionError as error:
+                        failed.append(error)
+                    else:
+                        await conn.execute(queries[f"seal_{kind.name}"], fresh)
+                        done += 1
             if not rows:
                 break
-            done += len(rows)
-            progress(done)
-    for kind, (key, names) in _DOCUMENTS.items():
-        after: Any = None
-        while True:
-            async with db.transaction(SERVICE) as conn:
-                cursor = await conn.execute(
-                    queries[f"{kind}_to_seal"], {"after": after, "page": _PAGE}
-                )
-                rows = await cursor.fetchall()
-                for row in rows:
-                    fresh = {name: _sealed(seals, row[name]) for name in names}
-                    await conn.execute(queries[f"seal_{kind}"], {**row, **fresh})
-            if not rows:
-                break
-            after = rows[-1][key]
-            done += len(rows)
+            after = rows[-1]
             progress(done)
     await _forget_words(db)
+    if failed:
+        raise type(failed[0])(f"{failed[0]}; {len(failed)} rows were left as they were")
     return done
 
 
@@ -78,18 +102,24 @@ async def _forget_words(db: Database) -> None:
                 await conn.execute(queries["keep_words"], kept)
 
 
-# JSON, which does not show under which key it is: all of it is sealed anew.
-_DOCUMENTS = {"sessions": ("thread_id", ("interrupts", "error")), "errors": ("run_id", ("error",))}
-_BODIES = frozenset({"request", "body", "state", "value", "response_schema", "on_deadline"})
-
-
-def _sealed(seals: Seals, document: Any) -> str | None:
-    """As text: as JSON it would be somebody's own words that look sealed."""
-    return None if document is None else json.dumps(seals.close(seals.disclose(document)))
+def _fresh(seals: Seals, kind: Kind, row: DictRow) -> DictRow:
+    """The row, sealed anew."""
+    fresh = dict(row)
+    for name in (*kind.bodies, *kind.documents):
+        value = row[name]
+        if isinstance(value, Unopened):
+            raise value.error
+        if value is None:
+            continue
+        if name in kind.bodies:
+            fresh[name] = seals.seal(seals.open(value))
+        else:  # as text: as JSON it would be somebody's own words that look sealed
+            fresh[name] = json.dumps(seals.close(seals.disclose(value)))
+    return fresh
 
 
 async def in_use(db: Database) -> dict[str, int]:
-    """How many rows need each key of the settings."""
+    """How many values need each key of the settings."""
     values = {"magic": MAGIC, "length": len(MAGIC)}
     rows = await db.fetch(SERVICE, queries["row_keys_in_use"], values)
-    return {row["key_id"]: row["rows"] for row in rows}
+    return {row["key_id"].decode(errors="replace"): row["values"] for row in rows}

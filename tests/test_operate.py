@@ -11,9 +11,10 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from clew.checkpointing import keys
+from clew.checkpointing.encryption import Keyring
 from clew.checkpointing.postgres import Database, Principal
 from clew.checkpointing.stock import Stock
-from clew.runtime import sessions
+from clew.runtime import sessions, storekeys
 from tests.test_cli import run
 
 
@@ -54,11 +55,14 @@ async def test_sessions_come_in_are_encrypted_rotated_and_go_out_again(
     session = await sessions.get(db, ann, named)
     assert (session.graph_id, session.message_count) == ("echo", 2)
     assert "(not encrypted): 3 lineages" in await clew("encryption", "list")
-    old = f"old:{base64.b64encode(os.urandom(32)).decode()}"
+    secret = os.urandom(32)
+    old = f"old:{base64.b64encode(secret).decode()}"
     new = f"new:{base64.b64encode(os.urandom(32)).decode()}"
     assert "Encrypted 3 lineages" in await clew("encryption", "encrypt", keyring=old)
     assert await keys.in_use(db) == {"old": 3}
-    assert "3 data keys are now under new." in await clew(
+    await storekeys.Keys(Keyring([("old", secret)])).writers(db, ann.owner_from, [None])
+    assert "old: 1 keys of the store" in await clew("encryption", "list", keyring=old)
+    assert "4 data keys are now under new." in await clew(
         "encryption", "rewrap", keyring=f"{new},{old}"
     )
     async with Stock.open(empty_dsn, schema="out", setup=True) as stock:

@@ -24,7 +24,7 @@ from clew.checkpointing.encryption import Keyring
 from clew.checkpointing.errors import Tampered, UnknownKey
 from clew.checkpointing.keys import Vault
 from clew.checkpointing.postgres import SERVICE, Database, Principal
-from clew.checkpointing.sealed import Sealed, SealedJson, Seals
+from clew.checkpointing.sealed import Sealed, SealedJson, Seals, Unopened, apart
 from clew.runtime import leases, rowkeys, runs, sessions, wire
 from clew.runtime.events import BULKY, PAGE_BYTES, PLAIN, Cursor, PostgresLog, Row
 from clew.runtime.requests import RunRequest
@@ -143,6 +143,24 @@ async def test_a_users_own_words_that_look_sealed_are_left_alone(sealing: Databa
         assert row == {"j": {"$sealed": words}}
 
 
+async def test_what_is_sealed_in_a_document_opens_or_is_refused(
+    sealing: Database, dsn: str
+) -> None:
+    lost = Seals(Keyring([("lost", os.urandom(32))]))
+    sealed = base64.b64encode(Seals(Keyring(NAMES)).seal(b'"said"')).decode()
+    changed = sealed[:-8] + ("A" if sealed[-8] != "A" else "B") + sealed[-7:]
+    query = "select %s::jsonb as j"
+    for text, why in ((changed, Tampered), (lost.close({"value": 1})["value"], UnknownKey)):
+        document = json.dumps(text if isinstance(text, dict) else {"$sealed": text})
+        with pytest.raises(why):
+            await sealing.one(SERVICE, query, [document])
+        with apart():
+            row = await sealing.one(SERVICE, query, [document])
+        assert row is not None
+        assert isinstance(row["j"], Unopened)
+        assert isinstance(row["j"].error, why)
+
+
 async def test_sealed_bytes_in_a_document_of_somebody_elses_are_not_opened(
     sealing: Database, dsn: str
 ) -> None:
@@ -210,14 +228,14 @@ async def columns(dsn: str) -> list[tuple[str, str]]:
 
 
 def described() -> dict[str, str]:
-    """The table of the page: what it says of each table, as one text."""
+    """The table of the page: what it says of each table, of what is encrypted first."""
     section = PAGE.split("## What is encrypted")[1].split("\n## ")[0]
     found: dict[str, str] = {}
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 3 and cells[0].startswith("`"):
             for name in re.findall(r"`(\w+)`", cells[0]):
-                found[name] = f"{cells[1]} {cells[2]}"
+                found[name] = f"{cells[1]} | {cells[2]}"
     return found
 
 

@@ -1,16 +1,25 @@
 -- name: runs_to_seal
 -- Those whose request is not under the newest key, be it plain or under another one. Locked until
--- they are written, as servers go on meanwhile.
+-- they are written, as servers go on meanwhile. Each of these reads on from where the last page
+-- ended, so that what servers add behind it is not looked for again.
 select run_id, request from clew.run
-where substring(request for %(length)s) <> %(prefix)s limit %(page)s for update
+where substring(request for %(length)s) <> %(prefix)s
+    and (%(after_run_id)s::uuid is null or run_id > %(after_run_id)s)
+order by run_id limit %(page)s for update
 
 -- name: seal_runs
 update clew.run set request = %(request)s where run_id = %(run_id)s
 
 -- name: events_to_seal
--- What the database writes itself, the opening of a run, is sealed along with what runs wrote.
+-- What the database writes itself, the opening of a run, is sealed along with what runs wrote. That
+-- of a run that starts meanwhile stays plain, as before: it holds nothing that anybody said.
 select thread_id, epoch, first_n, kind, created_at, body from clew.event
-where substring(body for %(length)s) <> %(prefix)s limit %(page)s for update
+where substring(body for %(length)s) <> %(prefix)s
+    and (%(after_thread_id)s::text is null
+        or (thread_id, epoch, first_n, kind, created_at) > (
+            %(after_thread_id)s, %(after_epoch)s::bigint, %(after_first_n)s::integer,
+            %(after_kind)s::smallint, %(after_created_at)s::timestamptz))
+order by thread_id, epoch, first_n, kind, created_at limit %(page)s for update
 
 -- name: seal_events
 update clew.event set body = %(body)s
@@ -19,23 +28,30 @@ where thread_id = %(thread_id)s and epoch = %(epoch)s and first_n = %(first_n)s
 
 -- name: crons_to_seal
 select cron_id, request from clew.cron
-where substring(request for %(length)s) <> %(prefix)s limit %(page)s for update
+where substring(request for %(length)s) <> %(prefix)s
+    and (%(after_cron_id)s::uuid is null or cron_id > %(after_cron_id)s)
+order by cron_id limit %(page)s for update
 
 -- name: seal_crons
 update clew.cron set request = %(request)s where cron_id = %(cron_id)s
 
 -- name: webhooks_to_seal
 select run_id, state from clew.webhook
-where substring(state for %(length)s) <> %(prefix)s limit %(page)s for update
+where substring(state for %(length)s) <> %(prefix)s
+    and (%(after_run_id)s::uuid is null or run_id > %(after_run_id)s)
+order by run_id limit %(page)s for update
 
 -- name: seal_webhooks
 update clew.webhook set state = %(state)s where run_id = %(run_id)s
 
 -- name: questions_to_seal
 select thread_id, interrupt_id, value, response_schema, on_deadline from clew.interrupt
-where substring(value for %(length)s) <> %(prefix)s
-    or substring(response_schema for %(length)s) <> %(prefix)s
-    or substring(on_deadline for %(length)s) <> %(prefix)s limit %(page)s for update
+where (substring(value for %(length)s) <> %(prefix)s
+        or substring(response_schema for %(length)s) <> %(prefix)s
+        or substring(on_deadline for %(length)s) <> %(prefix)s)
+    and (%(after_thread_id)s::text is null
+        or (thread_id, interrupt_id) > (%(after_thread_id)s, %(after_interrupt_id)s::text))
+order by thread_id, interrupt_id limit %(page)s for update
 
 -- name: seal_questions
 update clew.interrupt set value = %(value)s, response_schema = %(response_schema)s,
@@ -44,7 +60,8 @@ where thread_id = %(thread_id)s and interrupt_id = %(interrupt_id)s
 
 -- name: sessions_to_seal
 select thread_id, interrupts, error from clew.session
-where (%(after)s::text is null or thread_id > %(after)s) and (interrupts <> '{}' or error is not null)
+where (interrupts <> '{}' or error is not null)
+    and (%(after_thread_id)s::text is null or thread_id > %(after_thread_id)s)
 order by thread_id limit %(page)s for update
 
 -- name: seal_sessions
@@ -52,7 +69,7 @@ update clew.session set interrupts = %(interrupts)s, error = %(error)s where thr
 
 -- name: errors_to_seal
 select run_id, error from clew.run
-where (%(after)s::uuid is null or run_id > %(after)s) and error is not null
+where error is not null and (%(after_run_id)s::uuid is null or run_id > %(after_run_id)s)
 order by run_id limit %(page)s for update
 
 -- name: seal_errors
@@ -68,14 +85,31 @@ order by t.thread_id limit %(page)s
 update clew.session_term set words = array_to_tsvector(%(words)s::text[]) where thread_id = %(thread_id)s
 
 -- name: row_keys_in_use
--- The name of the key stands behind the magic, after its length.
-select convert_from(substring(body from %(length)s + 2 for get_byte(body, %(length)s)), 'UTF8')
-    as key_id, count(*) as rows
-from (
-    select request as body from clew.run
-    union all select body from clew.event
-    union all select request from clew.cron
-    union all select state from clew.webhook
-    union all select value from clew.interrupt) sealed
-where substring(body for %(length)s) = %(magic)s
+-- The name of the key stands behind the magic, after its length; 400 bytes hold any. In JSON it is
+-- all base64: what is not is somebody's own words.
+with documents as (
+    select interrupts as document from clew.session
+    union all select error from clew.session
+    union all select error from clew.run
+),
+texts as materialized (
+    select found #>> '{}' as text
+    from documents, jsonb_path_query(document, 'strict $.**."$sealed"') found
+),
+heads as materialized (
+    select substring(body for 400) as head from (
+        select request as body from clew.run
+        union all select body from clew.event
+        union all select request from clew.cron
+        union all select state from clew.webhook
+        union all select value from clew.interrupt
+        union all select response_schema from clew.interrupt
+        union all select on_deadline from clew.interrupt) bodies
+    union all
+    select decode(substring(text for 400), 'base64') from texts
+    where text ~ '^([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$'
+)
+select substring(head from %(length)s + 2 for get_byte(head, %(length)s)) as key_id,
+    count(*) as values
+from heads where substring(head for %(length)s) = %(magic)s and length(head) > %(length)s
 group by 1

@@ -196,7 +196,7 @@ select key_id, count(*) as keys from clew.store_key group by key_id
 
 -- name: plain_store_items
 select owner_id, namespace, key, value, escaped, thread_id, updated_at from clew.store_item
-where body is null limit %(page)s
+where body is null order by owner_id, namespace, key limit %(page)s
 
 -- name: seal_store_item
 -- With what was made of the value, since it would tell the value.
