@@ -19,6 +19,7 @@ import psycopg
 
 from clew.checkpointing.postgres import Database
 from clew.checkpointing.saver import Saver
+from clew.runtime import entry
 from clew.runtime.feed import Follower
 from clew.runtime.graphs import Graphs, Registered
 from clew.runtime.notifier import Notifier
@@ -77,6 +78,11 @@ class Unfenced(Saver):
         return super().bind(**{**given, "fence": None})
 
 
+async def anew(*_: object) -> bool:
+    """The negative control: whoever starts a run again starts it from its beginning."""
+    return False
+
+
 async def serve(options: argparse.Namespace) -> None:
     module = ModuleType("process")
     builders = {**BUILDERS, "deadly": deadly(killer(options.dsn, options.victim))}
@@ -93,6 +99,8 @@ async def serve(options: argparse.Namespace) -> None:
         skew(options.skew)
     if options.own_clock:
         trust_own_clock(options.skew)
+    if options.forgetful:
+        entry.reenter = anew
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with Database.open(options.dsn, max_size=8) as db:
@@ -112,6 +120,7 @@ def main() -> None:
     parser.add_argument("dsn")
     parser.add_argument("--direct")
     parser.add_argument("--unfenced", action="store_true")
+    parser.add_argument("--forgetful", action="store_true")
     parser.add_argument("--skew", type=float, default=0.0)
     parser.add_argument("--own-clock", action="store_true")
     parser.add_argument("--victim", default="")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
 import tempfile
@@ -30,17 +31,17 @@ class Server:
         self.folder = folder
         self.stack = contextlib.AsyncExitStack()
 
-    async def start(self) -> str:
-        settings = {"max_connections": "100"}
+    async def start(self, **more: str) -> str:
+        settings = {"max_connections": "100", **more}
         serving = embedded.serve(self.folder, settings=settings)
         return (await self.stack.enter_async_context(serving)).dsn
 
-    async def crash(self, away: float) -> None:
+    async def crash(self, away: float, **more: str) -> None:
         """kill -9, away for a while, and back with what it has on disk."""
         (file,) = self.folder.rglob("postmaster.pid")
         os.kill(int(file.read_text().splitlines()[0]), signal.SIGKILL)
         await asyncio.sleep(away)
-        await self.start()
+        await self.start(**more)
 
 
 @pytest.fixture
@@ -90,21 +91,51 @@ async def over(here: Engine) -> None:
 
 @pytest.mark.timeout(900)
 async def test_a_database_that_crashes_again_and_again_loses_no_turn(server: Server, *, long: bool):
-    crashes, width, turns = (20, 20, 10) if long else (2, 4, 3)
+    width, turns = (20, 50) if long else (4, 3)
+    crashes = 0
     dsn = create(await server.start(), f"chaos_{uuid.uuid4().hex}")
     await migrate.apply(dsn, *MIGRATIONS)
     async with engine(dsn, concurrency=40, lease=10) as here:
         threads = [await here.another() for _ in range(width)]
 
         async def talk(thread_id: str) -> list[str]:
-            asked = [await ask(here, thread_id, n) for n in range(turns)]
-            assert None not in asked
-            return [run_id for run_id in asked if run_id]
+            asked: list[str] = []
+            for n in range(turns):
+                run_id = await ask(here, thread_id, n)
+                assert run_id is not None
+                asked.append(run_id)
+                await asyncio.sleep(random.uniform(0, 10) if long else 0)  # who reads, and types
+            return asked
 
         talking = asyncio.gather(*(talk(thread_id) for thread_id in threads))
-        for n in range(crashes):
-            await asyncio.sleep(0.3)
-            await server.crash(away=0.2 * (n % 3))
+        while crashes < 2 or (long and not talking.done()):
+            await asyncio.wait({talking}, timeout=random.uniform(5, 40) if long else 0.3)
+            await server.crash(away=random.uniform(0, 2) if long else 0.2 * crashes)
+            crashes += 1
         accepted = dict(zip(threads, await talking, strict=True))
         await over(here)
         assert await damage(here, accepted) == []
+    print(f"{width * turns} turns, the database killed {crashes} times: none lost")
+
+
+LAZY = {"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
+
+
+@pytest.mark.timeout(300)
+async def test_a_database_that_says_done_before_it_is_loses_turns(server: Server):
+    """The negative control: it forgets what it took a moment ago, and that is seen."""
+    dsn = create(await server.start(**LAZY), f"chaos_{uuid.uuid4().hex}")
+    await migrate.apply(dsn, *MIGRATIONS)
+    async with engine(dsn, concurrency=40, lease=10) as here:
+        # Now and then it writes what it has just then.
+        for _ in range(5):
+            thread_id = await here.another()
+            async with here.db.connection() as conn:
+                await conn.execute("checkpoint")
+            run_id = await ask(here, thread_id, 0)
+            await server.crash(away=0, **LAZY)
+            assert run_id is not None
+            await over(here)
+            if await damage(here, {thread_id: [run_id]}):
+                return
+    pytest.fail("nothing was lost")

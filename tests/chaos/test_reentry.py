@@ -28,7 +28,9 @@ SHORT = {
 
 
 @contextlib.asynccontextmanager
-async def process(dsn: str, victim: str = "") -> AsyncGenerator[asyncio.subprocess.Process]:
+async def process(
+    dsn: str, *options: str, victim: str = ""
+) -> AsyncGenerator[asyncio.subprocess.Process]:
     """A worker of its own, ready to claim."""
     worker = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -37,6 +39,7 @@ async def process(dsn: str, victim: str = "") -> AsyncGenerator[asyncio.subproce
         dsn,
         "--victim",
         victim,
+        *options,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
@@ -89,7 +92,10 @@ async def test_a_killed_run_goes_on_without_doing_anything_twice(
         thread_id = first.thread_id
         async with first.db.connection() as conn:
             await conn.execute("create table public.death (once integer primary key)")
-    async with engine(dsn, role="api", thread_id=thread_id) as api, process(dsn, victim) as doomed:
+    async with (
+        engine(dsn, role="api", thread_id=thread_id) as api,
+        process(dsn, victim=victim) as doomed,
+    ):
         run = await api.ask("deadly", asked.pop("given", None), durability=durability, **asked)
         assert await doomed.wait() == -9
         stored = await steps(api, run.run_id)
@@ -101,6 +107,23 @@ async def test_a_killed_run_goes_on_without_doing_anything_twice(
         if durability == "sync":
             # Everything before the node that died had been stored, and was not done again.
             assert len(stored) >= NODES.index(victim)
+
+
+async def test_one_that_begins_anew_does_things_twice(dsn: str):
+    """The negative control: what keeps them from it is how a run is entered again, and it shows."""
+    async with engine(dsn) as first:
+        asked = await prepare(first, "command")
+        thread_id = first.thread_id
+        async with first.db.connection() as conn:
+            await conn.execute("create table public.death (once integer primary key)")
+    async with engine(dsn, role="api", thread_id=thread_id) as api:
+        async with process(dsn, victim="c") as doomed:
+            run = await api.ask("deadly", asked.pop("given", None), durability="sync", **asked)
+            assert await doomed.wait() == -9
+        async with process(dsn, "--forgetful"):
+            assert (await api.result(run)).status == "success"
+        trail = (await api.state("deadly")).values["trail"]
+        assert trail.count("b") == EXPECTED["command"].count("b") + 1
 
 
 async def steps(api: Engine, run_id: str) -> set[str]:

@@ -58,8 +58,8 @@ def faults(reader: Reader) -> list[str]:
 
 async def roll(
     dsn: str, streams: int, pause: float, *, kill: bool = False
-) -> tuple[list[str], int]:
-    """What went wrong, and how many were told to come back."""
+) -> tuple[list[str], int, list[float]]:
+    """What went wrong, how many were told to come back, and in how many seconds each left."""
     async with (
         replicas(dsn, 2, concurrency=streams, pool_size=20) as fleet,
         httpx.AsyncClient(
@@ -93,24 +93,24 @@ async def roll(
                 wrong.append(f"{talk.thread_id}: {state['values']}")
     hints = sum(talk.reader.hints for talk in talks)
     if left:
-        assert max(left) < 10
         print(
             f"{streams} streams, {hints} told to come back; left after {left}, all {rolled:.1f} s"
         )
-    return wrong, hints
+    return wrong, hints, left
 
 
 @pytest.mark.timeout(600)
 async def test_a_rolling_restart_loses_no_turn_and_every_stream_goes_on(dsn: str, *, long: bool):
     streams, pause = (200, 2.0) if long else (30, 0.5)
-    wrong, hints = await roll(dsn, streams, pause)
+    wrong, hints, left = await roll(dsn, streams, pause)
     assert wrong == []
+    assert max(left) < 10
     # Those of the first replica at least; those of the second unless they were done by then.
     assert hints >= streams // 2
 
 
 async def test_one_that_is_killed_tells_nobody(dsn: str):
     """The negative control: the hint comes from an orderly end, and its absence is seen."""
-    wrong, hints = await roll(dsn, 6, 0.3, kill=True)
+    wrong, hints, _ = await roll(dsn, 6, 0.3, kill=True)
     assert wrong == []
     assert hints == 0

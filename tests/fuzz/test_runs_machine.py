@@ -21,11 +21,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
     run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType] - untyped upstream
 )
+from psycopg.errors import UniqueViolation
 
 from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.runtime import errors, leases, runs, sessions
@@ -34,6 +36,7 @@ from clew.runtime.leases import Ending
 from clew.runtime.notifier import QUEUE
 from clew.runtime.requests import RunRequest
 from clew.runtime.runs import Limits, Run
+from clew.runtime.sql import queries
 from tests.fuzz.book import Book, Turn
 from tests.turns import GATES, engine
 
@@ -141,6 +144,20 @@ class Moves(RuleBasedStateMachine):
 
     # What callers do.
 
+    @initialize()
+    def begin(self) -> None:
+        """Else most short histories end before two turns have met."""
+        self._ask(0, "enqueue", 0, 0)
+        self._ask(1, "enqueue", None, 0)
+
+    @rule(at=SESSIONS, strategy=STRATEGIES, worker=WORKERS)
+    def ask_now(self, at: int, strategy: Any, worker: int) -> None:
+        self._ask(at, strategy, worker, 0)
+
+    @rule(at=SESSIONS, worker=st.one_of(st.none(), WORKERS))
+    def ask_to_wait(self, at: int, worker: int | None) -> None:
+        self._ask(at, "enqueue", worker, 0)
+
     @rule(
         at=SESSIONS,
         strategy=STRATEGIES,
@@ -148,6 +165,9 @@ class Moves(RuleBasedStateMachine):
         after=st.sampled_from([0, 0, 0, 1, 2]),
     )
     def ask(self, at: int, strategy: Any, worker: int | None, after: int) -> None:
+        self._ask(at, strategy, worker, after)
+
+    def _ask(self, at: int, strategy: Any, worker: int | None, after: int) -> None:
         thread_id = self.threads[at]
         book = self.books[thread_id]
         due = self.now + after
@@ -503,3 +523,28 @@ def test_turns_follow_their_rules_whoever_moves_next(ground: Ground):
 def test_real_workers_keep_them_and_do_nothing_twice(ground: Ground):
     bound: Any = type("Bound", (Lives,), {"ground": ground})
     play(bound, examples=4, steps=10)
+
+
+@pytest.mark.parametrize(
+    ("broken", "instead"),
+    [
+        (
+            "(select from flight where status = 'running' or due_at <= now())",
+            "(select where false)",
+        ),
+        ("status = 'running' or due_at <= now()", "status = 'running'"),
+        ("when %(strategy)s = 'reject' and", "when false and"),
+    ],
+    ids=["two at once", "out of turn", "never refused"],
+)
+def test_a_rule_that_is_broken_is_found_out(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, broken: str, instead: str
+):
+    """The negative control."""
+    texts: dict[str, str] = vars(queries)["_texts"]
+    assert broken in texts["create_run"]
+    monkeypatch.setitem(texts, "create_run", texts["create_run"].replace(broken, instead))
+    bound: Any = type("Bound", (Moves,), {"ground": ground})
+    wrong = (AssertionError, UniqueViolation, pytest.fail.Exception)
+    with pytest.raises(wrong):
+        play(bound, examples=25, steps=30)
