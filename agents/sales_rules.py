@@ -160,7 +160,8 @@ def restate(messages: Sequence[BaseMessage]) -> AIMessage:
     """The question, put so that it can be read alone."""
     found = re.findall(r"^(?:Earlier question|Now): (.*)$", messages[-1].text, re.MULTILINE)
     earlier, now = Slots.read(found[0]), Slots.read(found[-1])
-    if now.metric and not re.search(FOLLOW_UP, found[-1], re.IGNORECASE):
+    alone = now.metric and not re.search(FOLLOW_UP, found[-1], re.IGNORECASE)
+    if alone or now == Slots():
         return AIMessage(found[-1])
     return AIMessage(now.after(earlier).question())
 
