@@ -174,3 +174,35 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_with_the_way_ou
             await migrate.apply(conninfo.make_conninfo(server, dbname=name), *MIGRATIONS)
     finally:
         drop(server, name)
+
+
+async def test_the_index_that_misled_the_planner_goes_with_checkpointing_alone(
+    empty_dsn: str,
+) -> None:
+    await migrate.apply(empty_dsn, "clew.checkpointing.migrations")
+    async with await AsyncConnection.connect(empty_dsn) as conn:
+        cursor = await conn.execute("select indexname from pg_indexes where tablename = 'head'")
+        assert ("head_owner",) not in await cursor.fetchall()
+
+
+async def test_an_index_that_is_right_is_not_built_again(empty_dsn: str) -> None:
+    """A table that waits for an index keeps every run waiting."""
+    (again,) = [
+        each
+        for each in migrate.collect(*MIGRATIONS)
+        if each.name == "lookups" and (each.number == 52)
+    ]
+    await migrate.apply(empty_dsn, *MIGRATIONS)
+    which = "select 'clew.run_held'::regclass::oid, pg_get_indexdef('clew.run_held'::regclass)"
+    async with await AsyncConnection.connect(empty_dsn) as conn:
+        made = await (await conn.execute(which)).fetchone()
+        await conn.execute(again.text)
+        assert await (await conn.execute(which)).fetchone() == made
+        # As a database has it that is older.
+        await conn.execute("drop index clew.run_held")
+        await conn.execute("create index run_held on clew.run (worker_id) where status = 'running'")
+        await conn.execute(again.text)
+        built = await (await conn.execute(which)).fetchone()
+    assert made is not None
+    assert built is not None
+    assert made[1] == built[1]

@@ -1,9 +1,10 @@
--- While a table's statistics lag behind, the planner takes any small index that fits for a short cut
--- to a single session, and reads everybody's rows at every claim and every flush. So there is none.
-
--- No statement looks for heads by their owner; that each sees one owner's only made this one fit.
-drop index if exists clew.head_owner;
-
--- Says the same as `where status = 'running'`, and fits no statement that asks for a session.
-drop index clew.run_held;
-create index run_held on clew.run (worker_id) where worker_id is not null;
+-- `run_held` is made as it is to be where the table is made. Only a database that is older than that
+-- builds it anew here, while its runs wait.
+do $$
+begin
+    if pg_get_indexdef('clew.run_held'::regclass) like '%status%' then
+        drop index clew.run_held;
+        create index run_held on clew.run (worker_id) where worker_id is not null;
+    end if;
+end
+$$;
