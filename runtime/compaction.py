@@ -1,31 +1,58 @@
 """What stays of a run's events once it is over: the many small rows become few, one for each kind,
 so that each kind can be replayed, and expire, by itself."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import groupby
-from typing import Any
+from typing import Any, LiteralString
 
+from clew.checkpointing.errors import EncryptionError
 from clew.checkpointing.postgres import SERVICE, Database
 from clew.checkpointing.sealed import Sealed
 from clew.runtime.events import BRIEF, BULKY, MIXED, TOKENS, Entry, kind, pack, unpack
 from clew.runtime.sql import queries
 
+log = logging.getLogger(__name__)
+
 STRETCH = 256 * 1024
 EXPIRED_AT_ONCE = 5000
+AT_ONCE = 100
+NAME = "expiry"
 
 
 async def expire(db: Database, retention: timedelta, tokens: timedelta) -> None:
     """Make the partitions of the days ahead and drop those that are too old; tokens may go sooner,
-    and what runs of some agents streamed, a bounded number at a time."""
+    and what runs of some agents streamed, a bounded number at a time. One replica does it."""
     await db.execute(SERVICE, queries["keep_partitions"], {"retention": retention})
-    if tokens < retention:
-        values = {"retention": tokens, "limit": EXPIRED_AT_ONCE}
-        while await db.execute(SERVICE, queries["expire_tokens"], values) == EXPIRED_AT_ONCE:
-            pass
-    of_agents = {"limit": EXPIRED_AT_ONCE}
-    while await db.execute(SERVICE, queries["expire_events_of_agents"], of_agents) > 0:
+    async with db.transaction(SERVICE) as conn:
+        # Held by a transaction of its own, for each step is one.
+        cursor = await conn.execute(queries["hold_reader"], {"name": NAME})
+        row = await cursor.fetchone()
+        if row is None or not row["held"]:
+            return
+        if tokens < retention:
+            await _put_together(db, tokens)
+            await _drain(db, queries["expire_tokens"], tokens)
+        await _drain(db, queries["expire_events_of_agents"], retention)
+
+
+async def _drain(db: Database, query: LiteralString, retention: timedelta) -> None:
+    values = {"retention": retention, "limit": EXPIRED_AT_ONCE}
+    while await db.execute(SERVICE, query, values) == EXPIRED_AT_ONCE:
         pass
+
+
+async def _put_together(db: Database, tokens: timedelta) -> None:
+    """Compact what was not when its run ended: tokens cannot be told from the rest there."""
+    values: dict[str, Any] = {"retention": tokens, "limit": AT_ONCE, "after_run_id": None}
+    while rows := await db.fetch(SERVICE, queries["mixed_runs"], values):
+        for row in rows:
+            try:
+                await compact(db, row["thread_id"], str(row["run_id"]))
+            except EncryptionError as error:
+                log.warning("what run %s streamed stays as it is: %s", row["run_id"], error)
+        values["after_run_id"] = rows[-1]["run_id"]
 
 
 async def compact(db: Database, thread_id: str, run_id: str) -> None:

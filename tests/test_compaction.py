@@ -1,16 +1,19 @@
 """The log's upkeep: days come and go as partitions, tokens may go sooner, nothing else does."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
 
 from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.runtime import assistants, compaction, leases, runs, sessions, transfer
-from clew.runtime.events import BRIEF, BULKY, TOKENS, Entry, Row, pack, unpack
+from clew.runtime.events import BRIEF, BULKY, MIXED, TOKENS, Entry, PostgresLog, Row, pack, unpack
 from clew.runtime.requests import RunRequest
 from clew.runtime.runs import Run
+from clew.runtime.sql import queries
 from tests.test_combiner import waiting
 
 DAY = timedelta(days=1)
@@ -109,8 +112,73 @@ async def test_row_11_an_agent_may_keep_what_its_runs_stream_for_less(
         [assistant_id, run.run_id],
     )
     await age(db, 2)
+    await db.execute(
+        SERVICE,
+        "update clew.run set created_at = created_at - interval '2 days', "
+        "ended_at = ended_at - interval '2 days'",
+    )
+    async with db.transaction(SERVICE) as conn:  # another replica is at it
+        await conn.execute(queries["hold_reader"], {"name": compaction.NAME})
+        await compaction.expire(db, 30 * DAY, 30 * DAY)
+        assert sum((await partitions(db)).values()) == 1
     await compaction.expire(db, 30 * DAY, 30 * DAY)
     assert sum((await partitions(db)).values()) == left
+
+
+async def test_of_the_runs_of_an_agent_only_those_are_read_whose_days_are_there(
+    db: Database,
+) -> None:
+    owner_id = (await run_of(db)).owner_id  # with an event, for which a plan looks
+    thread_id = (await sessions.create(db, SERVICE, owner_id)).thread_id
+    values = {"assistant_id": assistants.id_of("e"), "owner_id": owner_id, "thread_id": thread_id}
+    await assistants.register(db, {"e": "one"})
+    await db.execute(SERVICE, "update clew.assistant set metadata = '{\"event_retention\": 5}'")
+    await db.execute(
+        SERVICE,
+        "insert into clew.run (run_id, thread_id, owner_id, assistant_id, graph_id, status, "
+        "request, created_at, ended_at) select gen_random_uuid(), %(thread_id)s, %(owner_id)s, "
+        "%(assistant_id)s, 'e', 'success', '{}', day, day from generate_series("
+        "now() - interval '2000 days', now(), interval '1 day') day",
+        values,
+    )
+    async with db.transaction(SERVICE) as conn:
+        await conn.execute("set local role none; analyze clew.run, clew.event, clew.assistant")
+        await db.become(conn, SERVICE)
+        query = "explain (analyze, format json) " + queries["expire_events_of_agents"]
+        cursor = await conn.execute(query, {"retention": 30 * DAY, "limit": 5000})
+        row = await cursor.fetchone()
+    assert row is not None
+    nodes = list(within(row["QUERY PLAN"][0]["Plan"]))
+    (reading,) = [node for node in nodes if node.get("Relation Name") == "run"]
+    assert reading["Index Name"] == "run_of_agent"
+    assert 29 <= reading["Actual Rows"] <= 31
+
+
+def within(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for inner in node.get("Plans", ()):
+        yield from within(inner)
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_tokens_of_a_run_that_was_not_compacted_may_go_before_the_rest_too(
+    db: Database, *, over: bool
+) -> None:
+    run = await run_of(db)
+    said = [
+        Entry(2 + n, 1, name, (), None, b"{}", b"{}")
+        for n, name in enumerate(("messages", "updates"))
+    ]
+    codec, body = pack(said)
+    mixed = Row(run.thread_id, run.run_id, 1, 2, 3, v2=False, kind=MIXED, codec=codec, body=body)
+    await PostgresLog(db).append([mixed])
+    if over:
+        assert await leases.finish(db, run, leases.Ending(status="success", rest="idle"), [])
+    await age(db, 2)
+    await compaction.expire(db, 30 * DAY, DAY)
+    rows = await db.fetch(SERVICE, "select codec, body from clew.event")
+    names = {entry.name for row in rows for entry in unpack(row["codec"], row["body"])}
+    assert names == {"metadata", "updates", *([] if over else ["messages"])}
 
 
 async def test_what_is_compacted_while_the_session_is_handed_over_goes_with_it(db: Database):

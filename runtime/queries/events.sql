@@ -84,18 +84,38 @@ from (select owner_id from gone limit 1) whose, unnest(
 select clew.keep_event_partitions(2, %(retention)s, now()) as dropped
 
 -- name: expire_events_of_agents
--- An agent whose metadata says so keeps what its runs stream for so many minutes; bounded, too. Where
--- no agent says anything, nothing else is looked at.
+-- An agent whose metadata says so keeps what its runs streamed for so many minutes from their end;
+-- bounded, too. Where no agent says anything, nothing else is looked at, and of runs only those whose
+-- days are not gone. What a run streamed lies in the days from its start to its end: an hour to both
+-- sides is for a clock that was put right. `lateral` has them looked up one by one, and `offset 0`.
+with short as materialized (
+    select a.assistant_id, now() - interval '1 minute'
+        * greatest(least((a.metadata ->> 'event_retention')::numeric, 1e9), 0)::float8 as before
+    from clew.assistant a
+    where case when jsonb_typeof(a.metadata -> 'event_retention') = 'number' then true end
+)
 delete from clew.event e using (
     select c.ctid, c.tableoid
-    from clew.assistant a
-    join clew.run r on r.assistant_id = a.assistant_id and r.ended_at is not null
-    join clew.event c on c.thread_id = r.thread_id and c.run_id = r.run_id
-    where jsonb_typeof(a.metadata -> 'event_retention') = 'number'
-        and c.created_at < now() - interval '1 minute'
-            * greatest(least((a.metadata ->> 'event_retention')::numeric, 1e9), 0)::float8
+    from short, lateral (
+        select r.thread_id, r.run_id, r.created_at, r.ended_at from clew.run r
+        where r.assistant_id = short.assistant_id and r.ended_at < short.before
+            and r.ended_at > now() - %(retention)s::interval - interval '1 day' offset 0) r,
+    lateral (
+        select c.ctid, c.tableoid from clew.event c
+        where c.thread_id = r.thread_id and c.run_id = r.run_id and c.created_at
+            between r.created_at - interval '1 hour' and r.ended_at + interval '1 hour' offset 0) c
     limit %(limit)s) old
 where e.ctid = old.ctid and e.tableoid = old.tableoid
+
+-- name: mixed_runs
+-- Runs that are over and were not put together, as where their worker died at that moment: their
+-- tokens lie among the rest. Page by page, so that one that fails is not met again.
+select distinct c.thread_id, c.run_id from clew.event c
+where c.kind = 2 and c.created_at < now() - %(retention)s::interval
+    and (%(after_run_id)s::uuid is null or c.run_id > %(after_run_id)s)
+    and not exists (select from clew.run r
+        where r.run_id = c.run_id and r.status in ('pending', 'running') offset 0)
+order by c.run_id limit %(limit)s
 
 -- name: expire_tokens
 -- Tokens may have a shorter life than the rest; bounded, so that it never holds anyone up.
