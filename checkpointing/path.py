@@ -14,6 +14,7 @@ from uuid import UUID
 
 from psycopg.rows import DictRow
 
+from clew.checkpointing import text
 from clew.checkpointing.errors import CyclicLineage
 from clew.checkpointing.postgres import Connection
 from clew.checkpointing.rows import Row
@@ -91,10 +92,33 @@ def through(conn: Connection) -> Fetch:
     return fetch
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Where a session stands, and what its history is made of."""
+
+    line: int
+    sweep: int
+    clock: int
+    lines: list[Line]
+
+
+async def past(fetch: Fetch, thread_id: str) -> Past | None:
+    """None if there is no such session. Raises `CyclicLineage`."""
+    found = await fetch(_SQL["past"], {"thread_id": text.escape(thread_id)})
+    if not found:
+        return None
+    head = found[0]
+    return Past(head["line"], head["sweep"], head["clock"], _lines(found))
+
+
 async def chain(fetch: Fetch, lineage_id: int) -> list[Line]:
     """A lineage and its ancestors. Raises `CyclicLineage` where one of them is missing."""
+    return _lines(await fetch(_SQL["chain"], {"lineage_id": lineage_id}))
+
+
+def _lines(found: Sequence[Row]) -> list[Line]:
     lines: list[Line] = []
-    for row in await fetch(_SQL["chain"], {"lineage_id": lineage_id}):
+    for row in found:
         if row["lineage_id"] is None:
             raise CyclicLineage(f"lineage {row['wanted']} is referred to and missing")
         lines.append(Line(**{name: row[name] for name in Line.__slots__}))

@@ -217,18 +217,17 @@ class Saver(Extended):
             limit=limit,
         )
         for left in reversed(range(_ATTEMPTS)):
-            head = await self._standing(thread_id)
-            if head is None:
+            past = await path.past(self.fetch, thread_id)
+            if past is None:
                 return
-            mark = rows.ReadAt(thread_id, head["clock"])
+            mark = rows.ReadAt(thread_id, past.clock)
             try:
-                lines = await path.chain(self.fetch, head["lineage_id"])
-                async for page in listing.pages(self.fetch, lines, wanted):
+                async for page in listing.pages(self.fetch, past.lines, wanted):
                     for one in await listing.load(self.fetch, self.serde, mark, page):
                         wanted = wanted.after(one.checkpoint["id"])
                         yield one
             except _PRUNED:
-                if not left or not await self._moved(thread_id, head["lineage_id"], head["sweep"]):
+                if not left or not await self._moved(thread_id, past.line, past.sweep):
                     raise
             else:
                 return
@@ -240,14 +239,13 @@ class Saver(Extended):
             return {}
         thread_id, ns, checkpoint_id = address.of(config)
         for left in reversed(range(_ATTEMPTS)):
-            head = await self._standing(thread_id)
-            if head is None:
+            past = await path.past(self.fetch, thread_id)
+            if past is None:
                 break
-            was = head["lineage_id"], head["sweep"]
+            was = past.line, past.sweep
             try:
-                lines = await path.chain(self.fetch, head["lineage_id"])
                 found = await delta.history(
-                    self.fetch, self.serde, lines, text.escape(ns), checkpoint_id, channels
+                    self.fetch, self.serde, past.lines, text.escape(ns), checkpoint_id, channels
                 )
             except _PRUNED:
                 if not left or not await self._moved(thread_id, *was):

@@ -17,6 +17,26 @@ select
 from up left join clew.lineage l using (lineage_id)
 order by up.depth
 
+-- name: past
+-- Where a session stands, and its lineage with its ancestors, as `chain` has them.
+with recursive up as (
+    select
+        h.lineage_id, 0 as depth, h.lineage_id as line, h.sweep,
+        coalesce(pg_sequence_last_value('clew.moment'), 0) as clock
+    from clew.head h where h.thread_id = %(thread_id)s
+    union all
+    select l.parent_id, up.depth + 1, up.line, up.sweep, up.clock
+    from up join clew.lineage l using (lineage_id)
+    where l.parent_id is not null
+)
+select
+    up.line, up.sweep, up.clock,
+    up.depth, up.lineage_id as wanted, l.lineage_id, l.owner_id, l.thread_id, l.kind, l.scope,
+    l.parent_id, l.source_id, l.fork_id,
+    l.fork_parent, l.fork_seq, l.moment, l.cut
+from up left join clew.lineage l using (lineage_id)
+order by up.depth
+
 -- name: list_own
 select
     lineage_id, seq, ns, checkpoint_id::text, parent_id::text, root_id::text, run_id::text,

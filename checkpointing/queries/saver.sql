@@ -81,8 +81,9 @@ from clew.head where thread_id = %(thread_id)s
 
 -- name: read_newest
 -- The newest of a namespace with everything it holds. `offset 0` keeps the planner from turning
--- the look-ups into scans of tables of which it has no statistics yet. `case`, since `coalesce` is
--- not leakproof: under row security it would keep the lineage out of the index condition.
+-- the look-ups into scans of tables of which it has no statistics yet. What items are compared with
+-- is computed apart, behind such an `offset`: under row security a comparison with anything but a
+-- bare column is kept out of the index condition, since `>>` and `+` are not leakproof.
 select
     h.lineage_id as line, h.sweep,
     coalesce(pg_sequence_last_value('clew.moment'), 0) as clock,
@@ -101,13 +102,18 @@ left join lateral (
 ) c on true
 left join lateral (
     select array_agg(e.body order by k, e.number) as bodies
-    from generate_series(1, cardinality(c.ranges), 3) as k
+    from (
+        select
+            k, case c.ranges[k] when 0 then c.lineage_id else c.ranges[k] end as lineage_id,
+            (c.ranges[k + 1] >> 32)::integer as stream, c.ranges[k + 2] as first,
+            c.ranges[k + 2] + (c.ranges[k + 1] & 4294967295) as past
+        from generate_series(1, cardinality(c.ranges), 3) as k
+        offset 0
+    ) r
     cross join lateral (
         select body, number from clew.item
-        where lineage_id = case c.ranges[k] when 0 then c.lineage_id else c.ranges[k] end
-            and stream = (c.ranges[k + 1] >> 32)::integer
-            and number >= c.ranges[k + 2]
-            and number < c.ranges[k + 2] + (c.ranges[k + 1] & 4294967295)
+        where lineage_id = r.lineage_id and stream = r.stream
+            and number >= r.first and number < r.past
         offset 0
     ) e
 ) i on true
@@ -139,13 +145,18 @@ left join lateral (
 ) c on true
 left join lateral (
     select array_agg(e.body order by k, e.number) as bodies
-    from generate_series(1, cardinality(c.ranges), 3) as k
+    from (
+        select
+            k, case c.ranges[k] when 0 then c.lineage_id else c.ranges[k] end as lineage_id,
+            (c.ranges[k + 1] >> 32)::integer as stream, c.ranges[k + 2] as first,
+            c.ranges[k + 2] + (c.ranges[k + 1] & 4294967295) as past
+        from generate_series(1, cardinality(c.ranges), 3) as k
+        offset 0
+    ) r
     cross join lateral (
         select body, number from clew.item
-        where lineage_id = case c.ranges[k] when 0 then c.lineage_id else c.ranges[k] end
-            and stream = (c.ranges[k + 1] >> 32)::integer
-            and number >= c.ranges[k + 2]
-            and number < c.ranges[k + 2] + (c.ranges[k + 1] & 4294967295)
+        where lineage_id = r.lineage_id and stream = r.stream
+            and number >= r.first and number < r.past
         offset 0
     ) e
 ) i on true
@@ -161,13 +172,17 @@ where h.thread_id = %(thread_id)s
 -- name: load_items
 -- The union of what several checkpoints refer to, each item once.
 select i.lineage_id, i.stream, i.number, i.body
-from unnest(
-    %(lineages)s::bigint[], %(streams)s::integer[], %(firsts)s::bigint[], %(sizes)s::bigint[]
-) as r (lineage_id, stream, first, size)
+from (
+    select lineage_id, stream, first, first + size as past
+    from unnest(
+        %(lineages)s::bigint[], %(streams)s::integer[], %(firsts)s::bigint[], %(sizes)s::bigint[]
+    ) as u (lineage_id, stream, first, size)
+    offset 0
+) r
 cross join lateral (
     select lineage_id, stream, number, body from clew.item
     where lineage_id = r.lineage_id and stream = r.stream
-        and number >= r.first and number < r.first + r.size
+        and number >= r.first and number < r.past
     offset 0
 ) i
 
