@@ -80,7 +80,7 @@ async def start(
         temporary=session.temporary,
         user=who.shown(),
         idempotency_key=request.headers.get("idempotency-key") if request else None,
-        trace=carrier(request.headers) if request else {},
+        trace=carrier(),
     )
     return await clew.worker.submit(who.principal, session.owner_id, session.thread_id, asked)
 

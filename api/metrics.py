@@ -5,11 +5,12 @@ from contextlib import ExitStack
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clew.api.deps import Clew
 from clew.api.reply import Reply
-from clew.runtime.telemetry import Queue, Telemetry
+from clew.runtime.telemetry import Queue, Telemetry, asked
 
 routes = APIRouter(tags=["system"])
 
@@ -46,13 +47,18 @@ def shown(telemetry: Telemetry, queue: Queue) -> dict[str, Any]:
 
 
 class Counted:
-    """ASGI middleware: each request by the pattern of its route, never by its path."""
+    """ASGI middleware: each request by the pattern of its route, never by its path. And whatever
+    way runs are asked for within it, they belong to its caller's trace."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
         self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with asked(Headers(scope=scope) if "headers" in scope else {}):
+            await self._counted(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

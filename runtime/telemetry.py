@@ -35,6 +35,7 @@ METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 Outcome = Literal["sent", "again", "given_up"]
 
 _W3C = TraceContextTextMapPropagator()
+_asked: ContextVar[Mapping[str, str] | None] = ContextVar("asked", default=None)
 _about: ContextVar[Mapping[str, str] | None] = ContextVar("about", default=None)
 
 
@@ -55,15 +56,25 @@ def saying(**ids: str) -> Generator[None]:
         _about.reset(token)
 
 
-def carrier(headers: Mapping[str, str]) -> dict[str, str]:
+@contextmanager
+def asked(headers: Mapping[str, str]) -> Generator[None]:
+    """Around a request: what its caller said of the trace that it belongs to."""
+    said = {name: headers[name] for name in _W3C.fields if name in headers}
+    token = _asked.set(said)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def carrier() -> dict[str, str]:
     """The trace that a request belongs to, for its run to join: that of the span around it where
     the server is instrumented, else what the caller sent."""
     found: dict[str, str] = {}
     if trace.get_current_span().get_span_context().is_valid:
         _W3C.inject(found)
-    else:
-        found = {name: headers[name] for name in _W3C.fields if name in headers}
-    return found
+        return found
+    return dict(_asked.get() or {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from opentelemetry.trace import (
     Tracer,
 )
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic_core import from_json
 
 from clew.api import logs, metrics
 from clew.api.deps import parts
@@ -42,6 +43,7 @@ from clew.runtime.runs import Run
 from clew.runtime.settings import Settings
 from clew.runtime.telemetry import Telemetry
 from clew.runtime.worker import Worker
+from tests.serving import serve
 
 PROJECT = Path(__file__).parent / "project" / "langgraph.json"
 DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -200,12 +202,42 @@ async def current() -> str:
 
 
 def test_the_trace_of_a_request_is_that_of_the_span_around_it_or_else_the_caller_s() -> None:
-    assert telemetry.carrier({**PARENT, "x-other": "no"}) == PARENT
-    assert telemetry.carrier({}) == {}
+    with telemetry.asked({**PARENT, "x-other": "no"}):
+        assert telemetry.carrier() == PARENT
+    assert telemetry.carrier() == {}
     recorder = Recorder()
-    with recorder.start_as_current_span("request"):
-        taken = telemetry.carrier(PARENT)
+    with recorder.start_as_current_span("request"), telemetry.asked(PARENT):
+        taken = telemetry.carrier()
     assert taken["traceparent"].split("-")[2] == format(77, "016x")
+
+
+SAID = {"messages": [{"role": "user", "content": "hello"}]}
+TEXT = {"messageId": "1", "role": "user", "parts": [{"kind": "text", "text": "hello"}]}
+RPC = {"jsonrpc": "2.0", "id": 1}
+ASKED = {"assistant_id": "echo", "input": SAID}
+ENTRANCES: dict[str, tuple[str, Any]] = {
+    "run": ("/threads/{}/runs", ASKED),
+    "stateless": ("/runs", {**ASKED, "on_completion": "keep"}),
+    "batch": ("/runs/batch", [{**ASKED, "on_completion": "keep"}]),
+    "v2": ("/threads/{}/commands", {"id": 1, "method": "run.start", "params": ASKED}),
+    "a2a": ("/a2a/echo", {**RPC, "method": "message/send", "params": {"message": TEXT}}),
+    "mcp": ("/mcp", {**RPC, "method": "tools/call", "params": {"name": "echo", "arguments": SAID}}),
+}
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+async def test_a_run_keeps_the_trace_of_its_caller_however_it_was_asked_for(
+    dsn: str, entrance: str
+) -> None:
+    path, body = ENTRANCES[entrance]
+    accept = {"accept": "application/json, text/event-stream"}
+    async with serve(dsn) as url, httpx.AsyncClient(base_url=url, headers=accept) as http:
+        thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+        answer = await http.post(path.format(thread_id), json=body, headers=PARENT)
+        assert answer.status_code == 200, answer.text
+    async with Database.open(dsn) as opened:
+        rows = await opened.fetch(SERVICE, "select request from clew.run")
+    assert [from_json(row["request"]).get("trace") for row in rows] == [PARENT]
 
 
 async def test_log_lines_within_a_run_carry_its_ids(
