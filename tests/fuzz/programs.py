@@ -30,6 +30,7 @@ def _newest(_: Any, handed: Any) -> Any:
 
 class State(TypedDict, total=False):
     todo: list[Act]
+    act: Act
     messages: Annotated[list[AnyMessage], add_messages]
     notes: Annotated[list[str], operator.add]
     log: Annotated[list[str], DeltaChannel(_extend, snapshot_frequency=2)]
@@ -101,35 +102,35 @@ STEPS: st.SearchStrategy[Act] = st.one_of(
 )
 
 PROGRAMS: st.SearchStrategy[list[Act]] = st.builds(
-    lambda first, rest: [first, *rest], TURN, st.lists(STEPS, min_size=4, max_size=14)
+    lambda first, rest: [first, *rest], TURN, st.lists(STEPS, min_size=2, max_size=9)
 )
 
 
-def graph(saver: BaseCheckpointSaver[Any]) -> Any:
-    failed: set[int] = set()
+def graph(saver: BaseCheckpointSaver[Any], failed: set[int]) -> Any:
+    """`failed` holds the numbers of what has failed before, and does not again."""
     builder: Any = StateGraph(State)
-    builder.add_node("plan", lambda state: {"total": 1})
+    builder.add_node("plan", _plan)
     builder.add_node("work", lambda state: _work(state, failed))
     builder.add_node("worker", _worker)
     builder.add_node("sub", _inner(None))
     builder.add_node("keep", _inner(True))
-    builder.add_node("done", lambda state: {"todo": state["todo"][1:]})
     builder.add_edge(START, "plan")
-    builder.add_conditional_edges(
-        "plan", _route, ["work", "worker", "sub", "keep", "done", "__end__"]
-    )
+    builder.add_conditional_edges("plan", _route, ["work", "worker", "sub", "keep", "__end__"])
     for node in ("work", "worker", "sub", "keep"):
-        builder.add_edge(node, "done")
-    builder.add_edge("done", "plan")
+        builder.add_edge(node, "plan")
     return builder.compile(checkpointer=saver)
 
 
+def _plan(state: State) -> Any:
+    act, *todo = state.get("todo") or [("end",)]
+    return {"total": 1, "act": act, "todo": todo}
+
+
 def _route(state: State) -> Any:
-    todo = state.get("todo")
-    if not todo:
-        return "__end__"
-    act = todo[0]
+    act: Act = state.get("act") or ("end",)
     match act[0]:
+        case "end":
+            return "__end__"
         case "fan":
             return [Send("worker", {"n": n, "ask": ask}) for n, ask in enumerate(act[1])]
         case "sub" | "keep":
@@ -141,7 +142,7 @@ def _route(state: State) -> Any:
 
 
 def _work(state: State, failed: set[int]) -> Any:  # noqa: C901 - one line for each act
-    act = state.get("todo", [])[0]
+    act = state.get("act")
     messages = state.get("messages") or []
     at: Callable[[int], Any] = lambda n: messages[n % len(messages)]  # noqa: E731
     match act:
