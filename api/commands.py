@@ -266,7 +266,8 @@ class Talk:
         try:
             body = json.loads(text)
         except ValueError:
-            body = None
+            await self._say({**MALFORMED, "message": "Protocol commands must be valid JSON."})
+            return
         if not well_formed(body):
             await self._say(MALFORMED)
             return

@@ -129,12 +129,11 @@ class Follower:
         self, who: Principal, thread_id: str, run_id: str, checkpoint_id: str
     ) -> Cursor:
         """See `events.Feed`."""
-        found = START
         async for row, entries in reading.logged(self._log, who, thread_id, run_id):
             for entry in entries:
                 if entry.ref is not None and entry.ref.checkpoint_id == checkpoint_id:
-                    found = Cursor(row.epoch, entry.n)
-        return found
+                    return Cursor(row.epoch, entry.n)
+        return START
 
     async def follow(
         self,

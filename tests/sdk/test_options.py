@@ -119,6 +119,13 @@ async def test_who_shows_a_checkpoint_is_told_what_came_after_it(
         assert (refused.status_code, "checkpoint" in refused.json()["detail"]) == (422, True)
     same = await http.get(f"/runs/{run}/stream?checkpoint_id={half}", headers=ALL)
     assert same.text == (await http.get(f"{path}?checkpoint_id={half}", headers=ALL)).text
+    # The state in which a run stops to ask was told before, without the question.
+    asks = (await http.post("/threads", json={})).json()["thread_id"]
+    body = {"assistant_id": "ask", "input": IN, "stream_mode": ["values"]}
+    place = (await http.post(f"/threads/{asks}/runs/stream", json=body)).headers["location"]
+    head = (await http.get(f"/threads/{asks}/state")).json()["checkpoint"]["checkpoint_id"]
+    question = await http.get(f"{place}?checkpoint_id={head}", headers=ALL)
+    assert "approve?" in question.text
 
 
 async def test_a_reason_for_stopping_is_kept(http: httpx.AsyncClient, at: str) -> None:
