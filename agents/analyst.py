@@ -58,6 +58,9 @@ class Query(TypedDict):
     asked: Asked
 
 
+VERSION = 1  # of how `query` answers: what was cached by code before a change outlives it
+
+
 class State(MessagesState):
     asked: Asked
     found: Found
@@ -160,7 +163,7 @@ def key(state: Query) -> str:
     # LangGraph's own key pickles the input, and equal inputs may pickle to different bytes. A name
     # that the operator gave to another database is another data set; its DSN holds a password.
     dsn = hashlib.sha256(locate(state["asked"]["dataset"]).encode()).hexdigest()
-    return json.dumps([state["asked"], dsn], sort_keys=True)
+    return json.dumps([VERSION, state["asked"], dsn], sort_keys=True)
 
 
 async def answer(state: State, runtime: Runtime[Context]) -> dict[str, list[AIMessage]]:

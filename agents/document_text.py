@@ -29,7 +29,7 @@ TYPES = {
     "html": "text/html",
     "json": "application/json",
 }
-MAX_LENGTH = 5_000_000
+MAX_LENGTH = 1_000_000
 
 
 def text_of(document: Document) -> str:

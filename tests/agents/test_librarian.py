@@ -187,6 +187,7 @@ async def test_files_come_with_a_question_as_chat_front_ends_send_them() -> None
             "a.txt: this is not UTF-8 text in base64",
         ),
         ({"name": "a.txt", "text": "  \n "}, "a.txt: there is no text in it"),
+        ({"name": "a.txt", "text": "word " * 200_001}, "a.txt: longer than 1,000,000 characters"),
         ({"text": "no name"}, "Field required"),
         ({"name": "a.txt", "text": 7}, "valid string"),
     ],

@@ -1,15 +1,19 @@
 """What docs/agents.md says of changing a graph under live sessions, each line tried."""
 
+import json
 import operator
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
+from langgraph_sdk import get_client
 from typing_extensions import TypedDict
 
 from tests.agents.graph_loading import TURN, Graph, interrupts
+from tests.serving import serve
 
 
 class Node(Protocol):
@@ -174,3 +178,94 @@ def test_a_question_put_after_another_is_asked_next(waiting: InMemorySaver) -> N
     (asked,) = interrupts(graph.invoke(Command(resume="yes"), TURN))
     assert asked.value == "why?"
     assert graph.invoke(Command(resume="so"), TURN)["log"][1:3] == ["approve: yes", "why: so"]
+
+
+OLD = """
+import dataclasses
+from langgraph.graph import START, StateGraph
+from langgraph.types import CachePolicy, interrupt
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
+
+
+@dataclass(config=ConfigDict(extra="forbid"))
+class Context:
+    mood: str = "good"
+    gone: str = ""
+
+
+@dataclasses.dataclass
+class Order:
+    number: int
+
+
+class State(TypedDict, total=False):
+    text: str
+    order: Order
+    seen: list[str]
+
+
+def key(state):
+    return state["text"]
+
+
+async def look_up(state):
+    return {"order": Order(7), "seen": ["old"]}
+
+
+async def approve(state):
+    answer = interrupt("approve?")
+    return {"seen": [*state["seen"], type(state["order"]).__name__, answer]}
+
+
+builder = StateGraph(State, context_schema=Context)
+builder.add_node(look_up, cache_policy=CachePolicy(key_func=key, ttl=3600))
+builder.add_node(approve)
+builder.add_edge(START, "look_up")
+builder.add_edge("look_up", "approve")
+graph = builder.compile()
+"""
+NEW = (
+    OLD.replace('["old"]', '["new"]')
+    .replace("Order", "Purchase")
+    .replace('    gone: str = ""\n', "")
+    .replace("    seen: list[str]\n", "    seen: list[str]\n    rated: int\n")
+    .replace(
+        "graph = builder",
+        'builder.add_node("rate", lambda state: {"rated": 5})\n'
+        'builder.add_edge("approve", "rate")\ngraph = builder',
+    )
+)
+
+
+async def test_sessions_of_a_server_go_on_under_new_code(dsn: str, tmp_path: Path) -> None:
+    for name, code in {"old": OLD, "new": NEW}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "graph.py").write_text(code)
+        config = {"dependencies": ["."], "graphs": {"orders": "./graph.py:graph"}}
+        (tmp_path / name / "langgraph.json").write_text(json.dumps(config))
+    context: Any = {"mood": "bad", "gone": "x"}
+    async with (
+        serve(dsn, config=tmp_path / "old" / "langgraph.json") as url,
+        get_client(url=url) as client,
+    ):
+        thread = (await client.threads.create())["thread_id"]
+        assistant = (await client.assistants.create("orders", context=context))["assistant_id"]
+        state: Any = await client.runs.wait(thread, assistant, input={"text": "tea"})
+        assert state["seen"] == ["old"]
+    async with (
+        serve(dsn, config=tmp_path / "new" / "langgraph.json") as url,
+        get_client(url=url) as client,
+    ):
+        assert (await client.threads.get_state(thread))["next"] == ["approve"]
+        state = await client.runs.wait(thread, assistant, command={"resume": "yes"})
+        # The class that has another name now is a mapping; a field of the context that is gone
+        # does no harm; the new node is run and the new key is written.
+        assert state["seen"] == ["old", "dict", "yes"]
+        assert state["rated"] == 5
+        # Old code's cache answers new sessions too, for the same question and no other.
+        for text, seen in {"tea": ["old"], "water": ["new"]}.items():
+            another = (await client.threads.create())["thread_id"]
+            state = await client.runs.wait(another, "orders", input={"text": text})
+            assert state["seen"] == seen
