@@ -103,7 +103,9 @@ async def serve(options: argparse.Namespace) -> None:
         entry.reenter = anew
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with Database.open(options.dsn, max_size=8) as db:
+    # Who writes, for tests that ask the database.
+    own = f"{options.dsn} options='-c chaos.process={os.getpid()}'"
+    async with Database.open(own, max_size=8) as db:
         saver = Unfenced(db) if options.unfenced else Saver(db)
         async with (
             Notifier(db, options.direct or options.dsn) as notifier,
