@@ -228,3 +228,25 @@ async def of_a_thread(s: Side) -> None:
     await s.send("bad mode", "GET", f"{at}?stream_modes=zz", opened=True)
     await s.send("bad id", "GET", at, headers={"Last-Event-ID": "garbage"}, opened=True)
     await s.send("not a uuid", "GET", "/threads/x/stream", opened=True)
+
+
+async def namespaces(s: Side) -> None:
+    """What the JavaScript client has in the query: namespaces, and the checkpoint it shows."""
+    body = {
+        "assistant_id": "parent",
+        "input": IN,
+        "stream_mode": ["values", "updates"],
+        "stream_subgraphs": True,
+        "stream_resumable": True,
+    }
+    for label, query in (("root", "namespace="), ("child", "namespace=child")):
+        thread = await s.thread(label)
+        await s.send(label, "POST", f"/threads/{thread}/runs/stream?{query}", body)
+        await s.idle(thread)
+        run = (await s.ask("GET", f"/threads/{thread}/runs")).body[0]["run_id"]
+        s.name(run, f"run {label}")
+        head = (await s.ask("GET", f"/threads/{thread}/state")).body["checkpoint"]["checkpoint_id"]
+        every = {"Last-Event-ID": "-1"}
+        at = f"/threads/{thread}/runs/{run}/stream"
+        await s.send(f"join {label}", "GET", f"{at}?{query}", headers=every)
+        await s.send(f"shown {label}", "GET", f"{at}?checkpoint_id={head}", headers=every)
