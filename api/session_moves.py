@@ -79,6 +79,8 @@ async def prune(options: argparse.Namespace) -> int:
             if options.dry_run:
                 return _pruned(options, would, busy, "would go")
             _pruned(argparse.Namespace(json=False), would, busy, "would go")
+            if not any(one.bytes or one.checkpoints for one in would):
+                return 0
             if not terminal.confirm("Remove this?", yes=False):
                 terminal.say("Nothing was removed.")
                 return 1
@@ -112,7 +114,10 @@ async def _prune(
                     dry_run=dry_run,
                     vault=site.ground.vault,
                 )
-            except (errors.Conflict, errors.NotFound):
+            except errors.NotFound:  # it went meanwhile
+                if alone:
+                    raise
+            except errors.Conflict:
                 if alone:
                     raise
                 busy.append(thread_id)
@@ -156,9 +161,10 @@ async def erase(options: argparse.Namespace) -> int:
     if options.owner is None:
         raise errors.ConfigError("Say whose: --owner.")
     async with operators.site(options) as site:
-        name = f"{site.tenant}/{options.owner}"
+        assert site.owner is not None
+        name = f"{site.tenant}/{site.owner}"
         if options.dry_run or not options.yes:
-            would = await erasure.survey(site.db, site.tenant, options.owner)
+            would = await erasure.survey(site.db, site.tenant, site.owner)
             if options.dry_run and options.json:
                 terminal.tell({"dry_run": True, "owner": name, "rows": would})
                 return 0
@@ -172,7 +178,7 @@ async def erase(options: argparse.Namespace) -> int:
                 return 1
         with terminal.progress("Erasing sessions") as bar:
             receipt = await erasure.erase(
-                site.db, site.tenant, options.owner, actor=operators.ACTOR, progress=bar.to
+                site.db, site.tenant, site.owner, actor=operators.ACTOR, progress=bar.to
             )
     told = {name: value for name, value in asdict(receipt).items() if name != "actor"}
     removed = sum(receipt.removed.values())

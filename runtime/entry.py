@@ -33,6 +33,14 @@ STRICT_RESUME = "__pregel_strict_resume"
 CACHE = "__pregel_cache"  # which subgraphs look in before the one they were compiled with
 
 
+def asked(run: Run) -> tuple[RunRequest, Exception | None]:
+    """What was asked; where that cannot be read, what can be said of any run, and why."""
+    try:
+        return run.request(), None
+    except RuntimeError as error:
+        return RunRequest(graph_id=run.graph_id, protocol=run.protocol), error
+
+
 async def reenter(db: Database, saver: Saver, run: Run, request: RunRequest) -> bool:
     """Whether a run that was started before goes on from the head, instead of from its start."""
     if run.attempt <= 1:

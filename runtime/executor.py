@@ -52,6 +52,7 @@ Stop = Literal["interrupt", "rollback", "timeout", "drain", "lost"]
 
 # How long a graph that was told to stop may take to do so.
 STOPPING_SECONDS = 10.0
+LEAVING_SECONDS = 2.0
 # What LangGraph streams of its own accord, before and between what nodes have to show.
 STATES = frozenset({"values", "checkpoints", "tasks", "debug"})
 
@@ -129,12 +130,16 @@ class Executor:
 
     async def _execute(self, turn: Turn) -> Run | None:
         run = turn.run
-        request, fault = _asked(run)
+        request, fault = entry.asked(run)
         tape = self.feed.open(run, lambda: turn.stop("lost"))
         ended: Run | None = None
         waits = True
         try:
-            ending = await self._played(turn, request, tape, fault)
+            try:
+                ending = await self._played(turn, request, tape, fault)
+            except asyncio.CancelledError:
+                await self._leave(turn, tape)
+                raise
             if ending is not None:
                 if (written := await self._finish(turn, tape, ending)) is not None:
                     ended, waits = written
@@ -344,6 +349,12 @@ class Executor:
         work = partial(leases.release, self.db, turn.run, rows, crashed=turn.crashed)
         await self._insist(turn, work)
 
+    async def _leave(self, turn: Turn, tape: Tape) -> None:
+        """The process goes and did not drain: what was streamed is handed over, if it can be."""
+        with suppress(TimeoutError, DatabaseError):
+            async with asyncio.timeout(LEAVING_SECONDS):
+                await self._release(turn, tape)
+
     async def _insist(self, turn: Turn, work: Callable[[], Awaitable[T]]) -> T | None:
         """Until it is written, or the run is no longer ours."""
         pause = 0.05
@@ -368,14 +379,6 @@ class Executor:
         # Only saves room: what is not put together expires with its day all the same.
         with suppress(DatabaseError, DatabaseUnreachable, EncryptionError):
             await compaction.compact(self.db, run.thread_id, run.run_id)
-
-
-def _asked(run: Run) -> tuple[RunRequest, Exception | None]:
-    """What was asked; where that cannot be read, what can be said of any run, and why."""
-    try:
-        return run.request(), None
-    except RuntimeError as error:
-        return RunRequest(graph_id=run.graph_id, protocol=run.protocol), error
 
 
 def _ours(failure: BaseException | None) -> bool:

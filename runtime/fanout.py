@@ -12,7 +12,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from clew.checkpointing.errors import Tampered
+from clew.checkpointing.errors import EncryptionError
 from clew.checkpointing.postgres import Principal
 from clew.checkpointing.sealed import Seals
 from clew.runtime.events import PAGE, Cursor, EventLog, Page, Row
@@ -100,7 +100,7 @@ class Fanout:
         if self._seals is not None:
             try:
                 body = self._seals.open(body)
-            except Tampered:
+            except EncryptionError:
                 return None
         return Row(
             thread_id,

@@ -1,26 +1,20 @@
 """The one way to read what runs stream: from memory where the run is here, from the log everywhere
 else, and from one to the other without a seam.
-
-What is here is flushed to the log every 20 ms, or sooner when much has gathered. A flush that finds
-its epoch over writes nothing, and whoever runs it is told.
 """
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-import psycopg
-
-from clew.checkpointing.errors import DatabaseUnreachable
 from clew.checkpointing.postgres import Database, Principal
 from clew.checkpointing.saver import Saver
 from clew.runtime import events, notifier, reading
-from clew.runtime.events import BRIEF, START, Cursor, Entry, Event, EventLog, PostgresLog, Want
+from clew.runtime.events import START, Cursor, Entry, Event, EventLog, PostgresLog, Want
+from clew.runtime.flusher import Flusher
 from clew.runtime.notifier import Bell, Wakeups
 from clew.runtime.reading import Reader
 from clew.runtime.runs import TERMINAL, Run
@@ -31,15 +25,18 @@ from clew.runtime.whole import Whole
 
 log = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.02
-FLUSH_BYTES = 64 * 1024
 # Runs that have just ended stay readable from memory: a short run may be over before its first
 # reader arrives.
 RECENT = 64
 # After something came a reader looks again this soon: its place of copies may not have the end.
 SOON_SECONDS = 0.1
+# As many events are handed on at once, so that a reader who does not take them holds no more.
+BATCH = 64
 # The place after all events of an epoch.
 _ALL = 2**31 - 1
+
+# Entries, and the run and epoch that they are of, and whether that run is v2.
+Told = tuple[Sequence[Entry], tuple[str, int, bool]]
 
 
 class Follower:
@@ -61,14 +58,14 @@ class Follower:
         self._by_thread: dict[str, Tape] = {}
         self._by_run: OrderedDict[str, Tape] = OrderedDict()
         self._lost: dict[str, Callable[[], None]] = {}
-        self._over: set[tuple[str, str]] = set()
-        self._dirty = asyncio.Event()
-        self._urgent = asyncio.Event()
+        self._flusher = Flusher(
+            self._log, wakeups, self._telemetry, self._by_thread, self._told_lost
+        )
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
-        self._stack.callback(tasks.create_task(self._flush()).cancel)
+        self._stack.callback(tasks.create_task(self._flusher.run()).cancel)
         return self
 
     async def __aexit__(
@@ -96,16 +93,18 @@ class Follower:
 
     def touched(self, tape: Tape) -> None:
         """Something was appended: flush it soon."""
-        self._dirty.set()
-        if tape.unwritten > FLUSH_BYTES:
-            self._urgent.set()
+        self._flusher.touched(tape)
+
+    def _told_lost(self, tape: Tape) -> None:
+        if on_lost := self._lost.get(tape.run.run_id):
+            on_lost()
 
     def close(self, tape: Tape, *, complete: bool) -> None:
         """The run has ended with its last event on the tape; or it is no longer ours."""
         tape.close(complete=complete)
         self._lost.pop(tape.run.run_id, None)
         if complete:
-            self._over.add((tape.run.thread_id, tape.run.run_id))
+            self._flusher.over(tape)
         if self._by_thread.get(tape.run.thread_id) is tape:
             del self._by_thread[tape.run.thread_id]
         while len(self._by_run) > RECENT:
@@ -146,14 +145,38 @@ class Follower:
         brief: bool = False,
     ) -> AsyncIterator[Event]:
         """See `events.Feed`."""
+        batches = self.batches(who, thread_id, run_id, after=after, want=want, brief=brief)
+        async for batch in batches:
+            for event in batch:
+                yield event
+
+    async def batches(
+        self,
+        who: Principal,
+        thread_id: str,
+        run_id: str | None = None,
+        *,
+        after: Cursor = START,
+        want: Want | None = None,
+        brief: bool = False,
+    ) -> AsyncIterator[Sequence[Event]]:
+        """See `events.Feed`."""
         reader = Reader(who, thread_id, run_id, after, want, brief=brief)
         if brief:
             await self._shorten(reader)
         with self._wakeups.listen(notifier.thread(thread_id)) as bell:
-            async for entry, tape_or_row in self._entries(reader, bell):
-                event = await self._event(reader, entry, *tape_or_row)
-                if event is not None:
-                    yield event
+            async for entries, tape_or_row in self._entries(reader, bell):
+                batch: list[Event] = []
+                for entry in entries:
+                    # A state may have to be waited for.
+                    if batch and (entry.data is None or len(batch) == BATCH):
+                        yield batch
+                        batch = []
+                    event = await self._event(reader, entry, *tape_or_row)
+                    if event is not None:
+                        batch.append(event)
+                if batch:
+                    yield batch
 
     async def _shorten(self, reader: Reader) -> None:
         """A new subscriber is told nothing of what was over when the newest run was made. To some
@@ -169,7 +192,7 @@ class Follower:
 
     async def _entries(  # noqa: C901 - two sources and the seam between them, read in one go
         self, reader: Reader, bell: Bell
-    ) -> AsyncGenerator[tuple[Entry, tuple[str, int, bool]]]:
+    ) -> AsyncGenerator[Told]:
         while True:
             # The tape first, the log second: what the log then lacks is on the tape.
             tape = self._tape(reader)
@@ -217,9 +240,7 @@ class Follower:
         first = reader.run_id is not None and tape.run.attempt == 1
         return first and reader.cursor.epoch < tape.epoch and tape.after(0) is not None
 
-    async def _logged(
-        self, reader: Reader, tape: Tape | None
-    ) -> AsyncGenerator[tuple[Entry, tuple[str, int, bool]]]:
+    async def _logged(self, reader: Reader, tape: Tape | None) -> AsyncGenerator[Told]:
         while True:
             # A tape of a higher epoch is entered next, and what is before it is then passed. All of
             # that is in the record; copies may lack the end of a run.
@@ -245,24 +266,15 @@ class Follower:
                 skip = reading.superseded(stretches)
                 reader.note((row.epoch, entries) for row, entries in stretches)
             for row, entries in stretches:
-                for entry in entries:
-                    if (row.epoch, entry.n) <= reader.cursor:
-                        continue
-                    reader.cursor = Cursor(row.epoch, entry.n)
-                    reader.within = row.run_id
-                    told = not reader.older(row.run_id) or events.kind(entry.name) == BRIEF
-                    if told and (row.epoch, entry.n) not in skip:
-                        yield entry, (row.run_id, row.epoch, row.v2)
-                    if reader.ends(entry):
-                        reader.over = True
-                        return
+                if told := reader.take(row, entries, skip):
+                    yield told, (row.run_id, row.epoch, row.v2)
+                if reader.over:
+                    return
                 reader.cursor = max(reader.cursor, Cursor(row.epoch, row.last_n))
             if not more:
                 return
 
-    async def _live(
-        self, reader: Reader, tape: Tape
-    ) -> AsyncGenerator[tuple[Entry, tuple[str, int, bool]]]:
+    async def _live(self, reader: Reader, tape: Tape) -> AsyncGenerator[Told]:
         if reader.cursor.epoch > tape.epoch:
             return
         reader.cursor = max(reader.cursor, Cursor(tape.epoch, 0))
@@ -277,11 +289,11 @@ class Follower:
                 # It keeps from being freed what it has not told yet.
                 entries = reading.some(entries)
                 reader.note([(tape.epoch, entries)])
-                for entry in entries:
-                    reader.cursor = Cursor(tape.epoch, entry.n)
-                    yield entry, place
-                    if reader.ends(entry):
-                        reader.over = True
+                if entries:
+                    reader.cursor = Cursor(tape.epoch, entries[-1].n)
+                    reader.over = reader.ends(entries[-1])
+                    yield entries, place
+                    if reader.over:
                         return
                 reader.brief = False
                 if tape.closed and tape.last_n <= reader.cursor.n:
@@ -338,62 +350,3 @@ class Follower:
             protocol="v2" if v2 else "legacy",
             past=(epoch, entry.n) in reader.past,
         )
-
-    # The log.
-
-    async def _flush(self) -> None:
-        pause = 0.0
-        while True:
-            await self._dirty.wait()
-            if pause:
-                await asyncio.sleep(pause)
-            else:
-                await self._gather()
-            self._dirty.clear()
-            self._urgent.clear()
-            tapes = [
-                tape for tape in self._by_thread.values() if tape.unwritten and not tape.sealed
-            ]
-            over, self._over = self._over, set[tuple[str, str]]()
-            try:
-                await self._write(tapes)
-                await self._log.forget(over)
-                pause = 0.0
-            except (psycopg.Error, DatabaseUnreachable) as error:
-                # Kept and tried again; the run waits once too much has gathered.
-                log.warning("events were not written, trying again: %s", error)
-                pause = min(1.0, pause * 2 or 0.05)
-                self._dirty.set()
-
-    async def _gather(self) -> None:
-        try:
-            async with asyncio.timeout(FLUSH_SECONDS):
-                await self._urgent.wait()
-        except TimeoutError:
-            pass
-
-    async def _write(self, tapes: Iterable[Tape]) -> None:
-        async with AsyncExitStack() as stack:
-            batch: dict[tuple[str, int], Tape] = {}
-            rows: list[events.Row] = []
-            for tape in tapes:
-                await stack.enter_async_context(tape.flushing)
-                if not tape.sealed and (found := tape.rows()):
-                    rows += found
-                    batch[tape.run.thread_id, tape.epoch] = tape
-            if not rows:
-                return
-            began = time.monotonic()
-            held = await self._log.append(rows)
-            count = sum(row.last_n - row.first_n + 1 for row in rows)
-            self._telemetry.flushed(time.monotonic() - began, count)
-            last = {(row.thread_id, row.epoch): row.last_n for row in rows}
-            for key, tape in batch.items():
-                if key in held:
-                    tape.written(last[key])
-                    continue
-                tape.sealed = True
-                self._telemetry.refused_by_fence()
-                if on_lost := self._lost.get(tape.run.run_id):
-                    on_lost()
-        self._wakeups.publish(*(notifier.thread(thread_id) for thread_id, _ in batch))

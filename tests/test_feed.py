@@ -3,7 +3,7 @@ same where Redis carries them to other processes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -413,7 +413,7 @@ async def test_events_wait_out_an_outage_of_the_log(
 ):
     run, tape = await here.start()
     tried = asyncio.Event()
-    monkeypatch.setattr("clew.runtime.feed.log.warning", lambda *_: tried.set())
+    monkeypatch.setattr("clew.runtime.flusher.log.warning", lambda *_: tried.set())
     async with here.db.connection() as conn:
         await conn.execute("alter table clew.event rename to away")
     await here.write(tape, "kept")
@@ -423,6 +423,47 @@ async def test_events_wait_out_an_outage_of_the_log(
     await tape.caught_up()
     await here.finish(run, tape)
     assert await there.texts(run) == [opening(run), '"kept"', END]
+
+
+class Noting(PostgresLog):
+    """Notes what it was told to forget."""
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self.told = asyncio.Event()
+        self.forgotten = set[tuple[str, str]]()
+
+    async def forget(self, runs: Iterable[tuple[str, str]]) -> None:
+        self.forgotten |= {*runs}
+        if self.forgotten:
+            self.told.set()
+
+
+async def test_a_run_that_ended_in_an_outage_of_the_log_is_forgotten_after_it(
+    db: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
+):
+    record = Noting(db)
+    tried = asyncio.Event()
+    monkeypatch.setattr("clew.runtime.flusher.log.warning", lambda *_: tried.set())
+    async with (
+        asyncio.timeout(60),
+        Notifier(db, dsn) as notifier,
+        Follower(db, notifier, Saver(db), record) as feed,
+    ):
+        worker_id = await leases.enlist(db, "test", timedelta(seconds=30))
+        here = Process(db, notifier, feed, worker_id)
+        run, tape = await here.start()
+        other, going_on = await here.start()
+        await here.finish(run, tape)
+        async with db.connection() as conn:
+            await conn.execute("alter table clew.event rename to away")
+        await here.write(going_on, "kept")
+        await tried.wait()
+        async with db.connection() as conn:
+            await conn.execute("alter table clew.away rename to event")
+        await record.told.wait()
+        assert record.forgotten == {(run.thread_id, run.run_id)}
+        await here.finish(other, going_on)
 
 
 async def test_events_of_a_day_without_a_partition_are_kept_and_read(here: Process, there: Process):

@@ -18,7 +18,7 @@ import pytest_asyncio
 from clew.api import cli, terminal
 from clew.checkpointing import history
 from clew.checkpointing.postgres import SERVICE, Database, Principal
-from clew.runtime import bundles, errors, ids, lifecycle, sessions
+from clew.runtime import bundles, errors, ids, lifecycle, retention, sessions
 from clew.runtime.sessions import Session
 from tests.serving import serve
 from tests.test_cli import run
@@ -101,6 +101,12 @@ async def test_row_43_sessions_are_listed_shown_and_compared(
     mine = ("--tenant", tenant, "--owner", name)
     texts = await clew.json("ls", *mine, "--text", "会议")
     assert [one["thread_id"] for one in texts["sessions"]] == [first]
+    found = await clew.json("ls", "--owner", owner, "--limit", "2")  # as the table shows it
+    assert ([one["thread_id"] for one in found["sessions"]], found["more"]) == (
+        [empty, second],
+        True,
+    )
+    assert not (await clew.json("ls", "--limit", "3"))["more"]
     shown = await clew("show", first)
     assert "会议纪要" in shown
     assert f"owner           {owner}" in shown
@@ -208,6 +214,21 @@ async def test_row_43_what_is_at_work_is_left_alone_and_the_servers_policy_holds
     assert len(await checkpoints(db, first)) == 6
     assert len(await checkpoints(db, second)) == 2
     assert "1 at work were left alone" in await clew("prune", "--every", "--yes")
+
+
+async def test_a_session_that_went_while_all_are_pruned_is_not_said_to_be_at_work(
+    clew: Shell, talks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prune = retention.prune
+
+    async def late(db: Database, who: Principal, thread_id: str, *given: Any, **more: Any) -> Any:
+        await db.execute(SERVICE, "delete from clew.session where thread_id = %s", [talks[0]])
+        return await prune(db, who, thread_id, *given, **more)
+
+    monkeypatch.setattr(retention, "prune", late)
+    done = await clew.json("prune", "--every", "--policy", "keep_last 1", "--yes")
+    assert done["busy"] == []
+    assert {one["thread_id"] for one in done["sessions"]} == {talks[1]}
 
 
 async def test_row_43_encrypted_sessions_are_read_with_their_keys(

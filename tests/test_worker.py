@@ -14,7 +14,8 @@ from langchain_core.messages import ToolMessage
 from clew.checkpointing import lineage
 from clew.checkpointing.postgres import SERVICE
 from clew.runtime import errors, interrupts, leases, runs
-from clew.runtime.events import BULKY, PLAIN, Event, Row
+from clew.runtime.events import BULKY, PLAIN, START, Event, PostgresLog, Row, unpack
+from clew.runtime.executor import Executor, Turn
 from clew.runtime.requests import RunRequest
 from clew.runtime.sql import queries
 from tests.turns import GATES, Engine, engine
@@ -112,6 +113,31 @@ async def test_a_run_over_its_time_is_stopped(here: Engine):
     assert session.status == "error"
     assert session.error is not None
     assert session.error["error"] == "TimeoutError"
+
+
+async def test_what_a_run_streamed_is_handed_over_when_it_is_cut_off(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("clew.runtime.flusher.FLUSH_SECONDS", 3600)
+    GATES.clear()
+    async with asyncio.timeout(60), engine(dsn, role="api") as api:
+        await api.ask("waits", {"trail": []}, stream_mode=["updates"])
+        worker_id = await leases.enlist(api.db, "test", timedelta(seconds=30))
+        (run,) = await leases.claim(api.db, worker_id, 1)
+        execute = Executor(api.db, api.graphs, api.saver, api.feed, api.notifier).execute
+        going_on = asyncio.create_task(execute(Turn(run)))
+        await GATES[""].entered.wait()
+        async for event in api.follow(run):
+            if event.name == "updates":
+                break
+        going_on.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going_on
+        ended = await runs.get(api.db, api.who, run.thread_id, run.run_id)
+        assert (ended.status, ended.crashes) == ("pending", 0)
+        page = await PostgresLog(api.db).read(api.who, run.thread_id, START)
+        told = [entry for row in page.rows for entry in unpack(row.codec, row.body)]
+        assert [entry.name for entry in told] == ["metadata", "updates"]
 
 
 async def test_cancel_returns_when_it_has_stopped_and_keeps_what_was_done(here: Engine):
@@ -399,7 +425,7 @@ async def test_what_a_worker_streamed_last_is_handed_over_with_the_run(
     run = await here.ask("waits", {"trail": []}, stream_mode=["updates"], protocol=protocol)
     await GATES[""].entered.wait()
     # The step that is under way is stored, and its events are not flushed before the run leaves.
-    monkeypatch.setattr("clew.runtime.feed.FLUSH_SECONDS", 3600.0)
+    monkeypatch.setattr("clew.runtime.flusher.FLUSH_SECONDS", 3600.0)
     leaving = asyncio.create_task(here.worker.drain(SOON))
     async with engine(dsn, thread_id=here.thread_id) as there:
         GATES[""].opened.set()
