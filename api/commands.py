@@ -216,10 +216,14 @@ async def events(clew: Clew, who: Who, thread_id: UUID, request: Request) -> Res
 
     async def frames() -> AsyncIterator[bytes]:
         reader = protocol.Reader(wanted)
-        async for event in follow(clew, who, str(thread_id), wanted, after):
-            if (rendered := reader.render(event)) is not None:
-                method, data = rendered
-                yield sse.frame(method, data, str(event.seq))
+        batches = clew.feed.batches(
+            who.principal, str(thread_id), after=after, want=wanted.wants, brief=True
+        )
+        async for batch in batches:
+            rendered = ((event, reader.render(event)) for event in batch)
+            shown = (sse.frame(*one, str(event.seq)) for event, one in rendered if one is not None)
+            for piece in sse.together(shown):
+                yield piece
 
     return sse.stream(frames())
 

@@ -9,7 +9,7 @@ from the last id.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -24,6 +24,8 @@ SEND_TIMEOUT_SECONDS = 30
 # How soon a reader should be back, and how long it may take to be told so.
 COME_BACK = b"retry: 250\r\n\r\n"
 FAREWELL_SECONDS = 0.5
+# What is sent at once; more waits until the reader has taken that.
+PIECE_BYTES = 32 * 1024
 
 
 def frame(event: str, data: bytes, id: str | None = None) -> bytes:  # noqa: A002 - SSE's word
@@ -31,6 +33,20 @@ def frame(event: str, data: bytes, id: str | None = None) -> bytes:  # noqa: A00
     head = b"event: " + event.encode() + b"\r\ndata: " + data
     tail = b"\r\nid: " + id.encode() if id is not None else b""
     return head + tail + b"\r\n\r\n"
+
+
+def together(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Frames that are there at once, in as few pieces as a slow reader may hold."""
+    piece: list[bytes] = []
+    held = 0
+    for each in frames:
+        piece.append(each)
+        held += len(each)
+        if held > PIECE_BYTES:
+            yield b"".join(piece)
+            piece, held = [], 0
+    if piece:
+        yield b"".join(piece)
 
 
 class Stream(EventSourceResponse):

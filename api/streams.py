@@ -23,10 +23,10 @@ def of_run(
     namespaces: Collection[str] | None = None,
 ) -> AsyncIterator[bytes]:
     """The events of one run, old and then live, until it is over."""
-    events = clew.feed.follow(
+    batches = clew.feed.batches(
         who.principal, run.thread_id, run.run_id, after=after, want=wanted(modes, namespaces)
     )
-    return _frames(events)
+    return _frames(batches)
 
 
 async def cursor(
@@ -91,9 +91,10 @@ def _is_at(ns: tuple[str, ...], place: tuple[str, ...]) -> bool:
     )
 
 
-async def _frames(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
-    async for event in events:
-        yield frame(event)
+async def _frames(batches: AsyncIterator[Sequence[Event]]) -> AsyncIterator[bytes]:
+    async for batch in batches:
+        for piece in sse.together(frame(event) for event in batch):
+            yield piece
 
 
 def frame(event: Event) -> bytes:

@@ -326,6 +326,19 @@ class Feed(Protocol):
         and of whole states only the newest few, until it is live."""
         ...
 
+    def batches(
+        self,
+        who: Principal,
+        thread_id: str,
+        run_id: str | None = None,
+        *,
+        after: Cursor = START,
+        want: Want | None = None,
+        brief: bool = False,
+    ) -> AsyncIterator[Sequence[Event]]:
+        """As `follow`, those together that there are at the moment."""
+        ...
+
     async def tip(self, who: Principal, thread_id: str) -> Cursor:
         """The place after the newest event."""
         ...

@@ -57,6 +57,24 @@ class Reader:
         """Whether only the bounds of this run are to be told."""
         return self.brief and self.brief_but is not None and run_id != self.brief_but
 
+    def take(
+        self, row: events.Row, entries: Sequence[Entry], skip: set[tuple[int, int]]
+    ) -> list[Entry]:
+        """What of a stretch of the log is to be told; the place is then after it."""
+        told: list[Entry] = []
+        for entry in entries:
+            if (row.epoch, entry.n) <= self.cursor:
+                continue
+            self.cursor = Cursor(row.epoch, entry.n)
+            self.within = row.run_id
+            meant = not self.older(row.run_id) or events.kind(entry.name) == events.BRIEF
+            if meant and (row.epoch, entry.n) not in skip:
+                told.append(entry)
+            if self.ends(entry):
+                self.over = True
+                break
+        return told
+
     def ends(self, entry: Entry) -> bool:
         """Whether this event is the last of the run that is followed."""
         return self.run_id is not None and events.terminal(entry)

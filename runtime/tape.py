@@ -17,6 +17,8 @@ from clew.runtime.runs import Run
 KEPT = 256 * 1024  # bytes that stay in memory after they were written to the log
 FULL = 4 * 1024 * 1024  # unwritten bytes at which the run has to wait
 LARGEST_ROW = 1024 * 1024
+# Tokens that come faster than this are shown together: a reader costs by how often it is woken.
+PACE_SECONDS = 0.01
 
 
 class Tape:
@@ -32,7 +34,10 @@ class Tape:
         # Held while a flush of it is under way.
         self.flushing = asyncio.Lock()
         self._n = 0
-        self._shown_n: int | None = None  # readers see no further, while the end is being written
+        self._shown_n = 0  # readers see no further
+        self._holding = False  # while the end is being written
+        self._paced = 0.0  # when the next token may be shown by itself
+        self._later: asyncio.TimerHandle | None = None
         self._written_n = 0
         self._held = 0
         self._unwritten = 0
@@ -59,7 +64,7 @@ class Tape:
     @property
     def last_n(self) -> int:
         """The number of the newest event that readers see."""
-        return self._n if self._shown_n is None else self._shown_n
+        return self._shown_n
 
     @property
     def unwritten(self) -> int:
@@ -89,7 +94,10 @@ class Tape:
         self._clear.clear()
         if self._unwritten > FULL:
             self._room.clear()
-        self._wake()
+        if events.kind(name) == events.TOKENS:
+            self._show_soon()
+        else:
+            self._show()
         return entry
 
     async def room(self) -> None:
@@ -131,7 +139,8 @@ class Tape:
 
     def hold(self) -> None:
         """Show readers nothing further: nobody hears that a run is over before it is."""
-        self._shown_n = self._n
+        self._show()
+        self._holding = True
 
     async def seal(self, *, ends: bool = True) -> list[Row]:
         """Nothing is flushed from now on; returns what the end of the run has to write, or who
@@ -152,19 +161,17 @@ class Tape:
         """Nothing comes any more. Unless this is all, readers go on from the log."""
         self.closed = self.sealed = True
         self.complete = complete
-        if complete:
-            self._shown_n = None
+        self._holding = not complete
         self._room.set()
-        self._wake()
+        self._show()
 
     def after(self, n: int) -> Sequence[Entry] | None:
         """The events after this number; None where some of them are only in the log."""
         if n + 1 < self.first_n or (self.closed and not self.complete):
             return None
         found = self._since(n)
-        if self._shown_n is not None:
-            found = [entry for entry in found if entry.n <= self._shown_n]
-        return found
+        hidden = self._n - self._shown_n
+        return found[: len(found) - hidden] if hidden else found
 
     async def news(self, n: int, seconds: float) -> None:
         """Wait for an event after this number, or for the end, at most so long."""
@@ -189,7 +196,25 @@ class Tape:
         run = self.run
         return events.row(run.thread_id, run.run_id, self.epoch, entries, v2=run.protocol == "v2")
 
-    def _wake(self) -> None:
+    def _show_soon(self) -> None:
+        now = time.monotonic()
+        if now >= self._paced:
+            self._show_tokens()
+        elif self._later is None:
+            loop = asyncio.get_running_loop()
+            self._later = loop.call_later(self._paced - now, self._show_tokens)
+
+    def _show_tokens(self) -> None:
+        self._paced = time.monotonic() + PACE_SECONDS
+        self._show()
+
+    def _show(self) -> None:
+        """Readers see all that is here, unless the end is being written."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if not self._holding:
+            self._shown_n = self._n
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_result(None)
