@@ -30,6 +30,7 @@ from clew.api import (
     session_runs,
     sessions,
     shares,
+    sockets,
     store,
     templates,
     threads,
@@ -78,6 +79,7 @@ def application(parts: Parts, gate: Gate) -> FastAPI:
         app.include_router(threads.routes)
         app.include_router(threadstate.routes)
         app.include_router(commands.routes)
+        app.include_router(sockets.routes)
         app.include_router(copies.routes)
     if not http.disable_runs:
         app.include_router(crons.routes)
