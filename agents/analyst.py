@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from readonly_sql import Cell, DatasetError, SqlError
 from typing_extensions import TypedDict
+from vega_chart import chart
 
 SALES = f"sqlite:///{Path(__file__).with_name('sales.db')}"
 
@@ -202,43 +203,6 @@ Use only what is in the rows."""
 def excerpt(rows: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
     """Enough to say something about the rows: a prompt is no place for thousands."""
     return [[c[:200] if isinstance(c, str) else c for c in row[:20]] for row in rows[:50]]
-
-
-def chart(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dict[str, Any] | None:
-    """A Vega-Lite specification: a line over time, bars over anything else."""
-    kinds = [{type(row[i]) for row in rows} - {type(None)} for i in range(len(columns))]
-    numeric = [i for i, kind in enumerate(kinds) if kind and kind <= {int, float}]
-    if not numeric:
-        return None
-    y = numeric[-1]
-    labels = [i for i in range(len(columns)) if i != y]
-    # By position, since two columns of a query may have one name, and a dot means a path to Vega.
-    values = [{f"c{i}": value for i, value in enumerate(row)} for row in rows]
-    spec: dict[str, Any] = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "data": {"values": values},
-    }
-    number = {"field": f"c{y}", "type": "quantitative", "title": columns[y]}
-    if not labels:
-        return {**spec, "mark": "text", "encoding": {"text": number}}
-    x = labels[0]
-    in_time = all(re.match(r"(19|20)\d\d(-|$)", str(row[x])) for row in rows)
-    encoding: dict[str, Any] = {
-        "x": {
-            "field": f"c{x}",
-            "type": "ordinal" if in_time else "nominal",
-            "title": columns[x],
-            "sort": None,
-        },
-        "y": number,
-    }
-    if len(labels) > 1:
-        encoding["color"] = {
-            "field": f"c{labels[1]}",
-            "type": "nominal",
-            "title": columns[labels[1]],
-        }
-    return {**spec, "mark": "line" if in_time else "bar", "encoding": encoding}
 
 
 builder = StateGraph(State, context_schema=Context, input_schema=MessagesState)
