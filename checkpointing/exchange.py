@@ -91,10 +91,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Statements that are one transaction."""
+    """Statements that are one transaction, after one whose answer nobody reads."""
 
     statements: Sequence[Statement]
     binary: bool = False
+    setup: Statement | None = None
 
     @property
     def form(self) -> pq.Format:
@@ -130,11 +131,7 @@ async def batch(
         fresh: dict[Key, bytes] = {}
         try:
             # Before anything is sent: what cannot be dumped leaves the connection as it was.
-            messages = [
-                message
-                for statement in operation.statements
-                for message in _messages(conn, statement, operation.form, prepared, fresh)
-            ]
+            messages = _all_messages(conn, operation, prepared, fresh)
         except (errors.Error, ValueError, TypeError) as error:
             outcomes[at] = error
         else:
@@ -169,6 +166,22 @@ _OUTDATED = ("26000", "0A000")
 
 # What sends it, and whether its result is one that was asked for.
 Message = tuple[Callable[[], None], bool]
+
+
+def _all_messages(
+    conn: AsyncConnection[Any],
+    operation: Operation,
+    prepared: Prepared | None,
+    fresh: dict[Key, bytes],
+) -> list[Message]:
+    setup = [] if operation.setup is None else [operation.setup]
+    found: list[Message] = []
+    for statement in setup:
+        made = _messages(conn, statement, operation.form, prepared, fresh)
+        found += [(send, False) for send, _ in made]
+    for statement in operation.statements:
+        found += _messages(conn, statement, operation.form, prepared, fresh)
+    return found
 
 
 def _messages(

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import LiteralString
 from weakref import WeakKeyDictionary
 
@@ -185,7 +185,7 @@ class Database:
         (outcome,) = await self._batch([self._operation(who, statements, binary)])
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome[1:]
+        return outcome
 
     async def combine(
         self, who: Principal, *statements: Statement, binary: bool = False
@@ -193,13 +193,13 @@ class Database:
         """As `exchange`, in one with whatever else is to go out at this moment."""
         if self._combiner is None:
             return await self.exchange(who, *statements, binary=binary)
-        return (await self._combiner.run(self._operation(who, statements, binary)))[1:]
+        return await self._combiner.run(self._operation(who, statements, binary))
 
     def _operation(
         self, who: Principal, statements: Sequence[Statement], binary: bool
     ) -> Operation:
         principal = (self._principal, (str(who.owner_from), str(who.owner_to)))
-        return Operation((principal, *statements), binary)
+        return Operation(statements, binary, principal)
 
     async def _together(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Of several none waits for a lock for long, but fails with `LockNotAvailable`."""
@@ -208,8 +208,9 @@ class Database:
         return await self._batch(operations)
 
     def _hurried(self, operation: Operation) -> Operation:
-        (principal, params), *statements = operation.statements
-        return Operation(((principal + _SOON, params), *statements), operation.binary)
+        assert operation.setup is not None
+        principal, params = operation.setup
+        return replace(operation, setup=(principal + _SOON, params))
 
     async def _batch(self, operations: Sequence[Operation]) -> list[Outcome]:
         async with self.connection() as conn:

@@ -79,7 +79,7 @@ async def fork(
             queries["inherit_session"],
             {"thread_id": target.thread_id, "source_id": thread_id},
         )
-        return await settled(conn, ground, target, head)
+        return await settled(conn, ground, target, head, new=True)
 
 
 async def copy_to(
@@ -154,9 +154,16 @@ async def register(
 
 
 async def settled(
-    conn: Connection, ground: Ground, target: Session, head: Head | None, *, full: bool = False
+    conn: Connection,
+    ground: Ground,
+    target: Session,
+    head: Head | None,
+    *,
+    full: bool = False,
+    new: bool = False,
 ) -> Moved:
-    """A new session whose head is there. `full` reads all of it, so that its words are found."""
+    """A session that was just given its head. `full` reads all of it, so that its words are found;
+    `new` is one of this transaction's own."""
     now = Standing(message_count=0)
     if head is not None:
         now = await standing.read(conn, ground, target, full=full)
@@ -165,7 +172,7 @@ async def settled(
         if terms := words.index(target.owner_id, texts):
             added = {"thread_id": target.thread_id, "words": terms}
             await conn.execute(queries["add_words"], added)
-    await standing.settle(conn, target, now, counts=False)
+    await standing.settle(conn, target, now, counts=False, new=new)
     return Moved(await standing.look(conn, target.thread_id), head, now)
 
 

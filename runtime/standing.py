@@ -192,12 +192,20 @@ async def after_edit(
 
 
 async def settle(
-    conn: Connection, session: Session, standing: Standing, *, counts: bool = True
+    conn: Connection,
+    session: Session,
+    standing: Standing,
+    *,
+    counts: bool = True,
+    new: bool = False,
 ) -> None:
-    """Make the session's row and its questions those of its head."""
+    """Make the session's row and its questions those of its head. One that is `new` in this
+    transaction has no runs yet, and waits for nothing."""
     key = {"thread_id": session.thread_id}
-    row = await (await conn.execute(queries["is_session_quiet"], key)).fetchone()
-    in_flight = row is not None and not row["quiet"]
+    in_flight = False
+    if not new:
+        row = await (await conn.execute(queries["is_session_quiet"], key)).fetchone()
+        in_flight = row is not None and not row["quiet"]
     await conn.execute(
         queries["settle_session"],
         {
@@ -211,7 +219,7 @@ async def settle(
             "counts": int(counts),
         },
     )
-    if not in_flight:
+    if not in_flight and (standing.questions or not new):
         await interrupts.replace(conn, session.thread_id, session.owner_id, standing.questions)
 
 
