@@ -79,10 +79,13 @@ async def site(options: argparse.Namespace) -> AsyncGenerator[Site]:
             raise errors.Unsupported(
                 "--text: what is said is encrypted and cannot be searched", option="text"
             )
+        tenant, owner = options.tenant, options.owner
+        if owner is not None:
+            tenant, owner = await names.split(found.db, tenant, owner)
         reach = SERVICE
-        if options.owner is not None or options.tenant is not None:
-            reach = await names.reach(found.db, options.tenant, options.owner)
-        yield Site(ground, reach, options.tenant or "default", options.owner)
+        if owner is not None or tenant is not None:
+            reach = await names.reach(found.db, tenant, owner)
+        yield Site(ground, reach, tenant or "default", owner)
 
 
 def why(options: argparse.Namespace) -> Why:

@@ -13,7 +13,7 @@ from clew.api import terminal
 from clew.api.operate_sessions import Site
 from clew.api.rewinding import shown
 from clew.checkpointing.postgres import Principal
-from clew.runtime import bundles, errors
+from clew.runtime import bundles, errors, names
 from clew.runtime.sessions import Session
 from clew.runtime.standing import Why
 
@@ -95,11 +95,11 @@ async def import_(options: argparse.Namespace) -> int:
         raise errors.ConfigError("Say whose the sessions will be: --owner.")
     if options.id is not None and len(options.files) > 1:
         raise errors.ConfigError("--id is for one file.")
-    tenant, options.tenant = options.tenant or "default", None
+    tenant, options.tenant = options.tenant, None
     owner, options.owner = options.owner, None
     made: list[dict[str, object]] = []
     async with operators.site(options) as site:
-        owner_id = await site.db.owner(tenant, owner)
+        owner_id = await site.db.owner(*await names.split(site.db, tenant, owner))
         with terminal.progress("Importing", len(options.files)) as bar:
             for file in options.files:
                 loaded = await bundles.load(

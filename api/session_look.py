@@ -1,15 +1,17 @@
 """`clew sessions ls|show|tree|diff`: what looks and changes nothing."""
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import cast
 
 from clew.api import operate_sessions as operators
 from clew.api import terminal, tree
 from clew.checkpointing import history, labels, pins
 from clew.checkpointing.diff import Ref
 from clew.checkpointing.errors import UnknownThread
-from clew.runtime import interrupts, moments, names, retention, storage, wire
+from clew.runtime import errors, interrupts, moments, names, retention, storage, wire
 from clew.runtime.sessions import Json, Session
 
 _COLOURS = {
@@ -25,14 +27,17 @@ _HEAD = ("ID", "OWNER", "STATE", "STATUS", "AGENT", "MESSAGES", "SIZE", "UPDATED
 
 async def ls(options: argparse.Namespace) -> int:
     async with operators.site(options) as site:
-        most = None if options.all else options.limit
+        # One more than is shown tells whether there are more.
+        most = None if options.all else options.limit + 1
         sought = operators.wanted(options)
         order = {"sort": options.sort, "descending": not options.reverse}
         found = [one async for one in site.every(sought, most=most, **order)]
+        more = most is not None and len(found) == most
+        found = found[: options.limit] if more else found
         owners = await names.of(site.db, (one.owner_id for one in found))
     if options.json:
         rows = [operators.shown(one, owners.get(one.owner_id)) for one in found]
-        terminal.tell({"sessions": rows})
+        terminal.tell({"sessions": rows, "more": more})
     elif not found:
         terminal.say("No sessions.")
     else:
@@ -42,6 +47,8 @@ async def ls(options: argparse.Namespace) -> int:
             colours=_COLOURS,
             spare=("SIZE", "MESSAGES", "OWNER", "AGENT", "STATUS"),
         )
+        if more and sys.stdout.isatty():
+            terminal.say(f"… and more: {options.limit} are shown (--limit, --all).")
     return 0
 
 
@@ -86,7 +93,9 @@ async def show(options: argparse.Namespace) -> int:
         terminal.tell({**told, **more})
         return 0
     stored = taken.checkpoints.bytes + taken.values.bytes + taken.writes.bytes
-    plain = {name: value for name, value in told.items() if value not in (None, {}, [])}
+    plain = {name: _said(value) for name, value in told.items() if value not in (None, {}, [])}
+    plain["bytes"] = terminal.size(session.bytes)
+    plain["idle_after"] = session.idle_after
     plain["storage"] = f"{terminal.size(stored)} in " + terminal.many(
         taken.checkpoints.count, "checkpoint"
     )
@@ -96,9 +105,16 @@ async def show(options: argparse.Namespace) -> int:
     for pin in pinned:
         plain[f"pin {pin.checkpoint_id}"] = pin.reason or ""
     for question in open_:
-        plain[f"asks {question.interrupt_id}"] = question.value
+        plain[f"asks {question.interrupt_id}"] = _said(question.value)
     terminal.facts(plain)
     return 0
+
+
+def _said(value: object) -> object:
+    """As people write it: lists with commas, documents as JSON in any language."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in cast("list[object]", value)):
+        return ", ".join(cast("list[str]", value))
+    return wire.encode(value).decode() if isinstance(value, dict | list) else value
 
 
 async def tree_(options: argparse.Namespace) -> int:
@@ -128,6 +144,10 @@ async def tree_(options: argparse.Namespace) -> int:
 
 
 async def diff(options: argparse.Namespace) -> int:
+    if options.a is None and options.with_ is None:
+        raise errors.ConfigError(
+            "Say from which checkpoint, as `clew sessions tree` shows them, or --with a session."
+        )
     async with operators.site(options) as site:
         session, who = await site.find(options.session)
         other, whose = (session, who) if options.with_ is None else await site.find(options.with_)

@@ -25,6 +25,20 @@ async def reach(db: Database, tenant: str | None, owner: str | None) -> Principa
     return Principal.tenant_of(row["tenant_id"] << 32)
 
 
+async def split(db: Database, tenant: str | None, owner: str) -> tuple[str, str]:
+    """Tenant and name of an owner. Where no tenant is said, `tenant/owner` as `of` shows it stands
+    for the two, unless somebody of the default tenant is called just that."""
+    whole, (first, slash, rest) = (tenant or "default", owner), owner.partition("/")
+    if tenant is None and slash:
+        for place in (whole, (first, rest)):
+            try:
+                await erasure.find(db, *place)
+            except errors.NotFound:
+                continue
+            return place
+    return whole
+
+
 async def of(db: Database, owner_ids: Iterable[int]) -> dict[int, str]:
     """`tenant/owner` of each."""
     wanted = list(set(owner_ids))

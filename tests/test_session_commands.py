@@ -166,7 +166,9 @@ async def test_row_43_mistakes_are_one_line_and_an_exit_code(clew: Shell, talks:
     assert "no owner 'bob'" in await clew("ls", "--owner", "bob", code=1)
     assert "no tenant 'acme'" in await clew("ls", "--tenant", "acme", code=1)
     assert "--owner" in await clew("ls", "--text", "a", code=2)
-    assert "--yes" in await clew("prune", first, code=2)
+    assert "--yes" in await clew("prune", first, "--policy", "keep_last 1", code=2)
+    assert "0 checkpoints" in await clew("prune", first)  # nothing to ask about
+    assert "from which checkpoint" in await clew("diff", first, code=2)
     assert "--every" in await clew("prune", code=2)
     assert "--owner" in await clew("import", "x.clew", code=2)
     assert "cannot be read" in await clew("import", "x.clew", "--owner", "bob", code=1)
