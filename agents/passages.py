@@ -72,12 +72,12 @@ def keywords(text: str) -> str:
 
 
 def terms(text: str) -> set[str]:
-    """Words in lower case without a plural's s, and pairs of neighbours in scripts that put no
-    space between words.
+    """Words in lower case without the commonest endings, and pairs of neighbours in scripts that
+    put no space between words.
     """
     text = text.lower()
     words = set(re.findall(rf"[^\W{WIDE}]+", text)) - COMMON_WORDS
-    found = {word.removesuffix("s") if len(word) > 3 else word for word in words}
+    found = {re.sub(r"(?<=\w{3})(?:ing|ed|es|s)$", "", word) for word in words}
     for run in re.findall(f"[{WIDE}]+", COMMON_WIDE.sub(" ", text)):
         found |= {run[i : i + 2] for i in range(max(len(run) - 1, 1))}
     return found

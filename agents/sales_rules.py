@@ -66,6 +66,13 @@ VALUES: dict[str, dict[str, str]] = {
 NUMBERS = {"一": 1, "二": 2, "三": 3, "四": 4, "五": 5, "十": 10}
 ENGLISH = "No data", "The {} is {:,}", "Highest {}: {} ({:,})", "; lowest: {} ({:,})", "."
 CHINESE = "没有数据", "{} 为 {:,}", "{} 最高：{}（{:,}）", "；最低：{}（{:,}）", "。"
+IN_CHINESE = {
+    "average order value": "客单价",
+    "revenue": "销售额",
+    "orders": "订单数",
+    "units": "销量",
+    "customers": "客户数",
+}
 FOLLOW_UP = r"^(?:and|what about|how about|only|now|那|再|只看)\b|^[那再]|呢[??]?$"
 
 
@@ -184,6 +191,7 @@ def tell(messages: Sequence[BaseMessage]) -> AIMessage:
     name = columns[-1].replace("_", " ")
     chinese = re.search(r"[\u4e00-\u9fff]", data["question"])
     nothing, single, highest, lowest, end = CHINESE if chinese else ENGLISH
+    name = IN_CHINESE.get(name, name) if chinese else name
     if not rows or rows[0][-1] is None:
         text = nothing
     elif len(columns) == 1:

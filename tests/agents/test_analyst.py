@@ -1,6 +1,7 @@
 """Questions in plain language, SQL that only reads, and an answer in parts."""
 
 import json
+import re
 import sqlite3
 import uuid
 from contextlib import closing
@@ -44,6 +45,7 @@ async def test_a_question_has_its_answer(pair: dict[str, Any]) -> None:
     assert f"{max(row[-1] for row in pair['rows']):,}" in answer["text"]["text"]
     chinese = any("\u4e00" <= letter <= "\u9fff" for letter in pair["question"])
     assert ("。" in answer["text"]["text"]) == chinese
+    assert bool(re.match("[\u4e00-\u9fff]", answer["text"]["text"])) == chinese
     values = answer["vega-lite"]["spec"]["data"]["values"]
     assert [list(value.values()) for value in values] == pair["rows"]
 

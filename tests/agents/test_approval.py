@@ -55,6 +55,23 @@ async def test_they_are_answered_one_by_one_and_done_once_when_all_are() -> None
     assert state["messages"][-1].type == "ai"
 
 
+async def test_an_action_that_raises_is_told_and_the_other_one_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(order: str, amount: float) -> str:
+        raise ConnectionError("the bank is closed")
+
+    monkeypatch.setattr(load("approval").refund, "func", refuse)
+    graph = open_graph("approval")
+    waiting = await ask(graph)
+    state = await respond(graph, {i.id: APPROVE for i in waiting})
+    outcomes = {m.name: (m.text, m.status) for m in state["messages"] if m.type == "tool"}
+    assert outcomes == {
+        "refund": ("The action failed: ConnectionError: the bank is closed", "error"),
+        "send_email": ("Sent 'Your order' to a.b@example.com.", "success"),
+    }
+
+
 async def test_an_edit_is_what_is_carried_out() -> None:
     graph = open_graph("approval")
     (refund,) = await ask(graph, "refund order 7, 30 EUR")

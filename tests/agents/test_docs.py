@@ -8,7 +8,7 @@ from typing import Any
 
 from langgraph_sdk import get_client
 
-from tests.agents.graph_loading import CONFIG, ROOT
+from tests.agents.graph_loading import CONFIG, ROOT, TURN, open_graph
 from tests.serving import AGENTS, serve
 
 PAGE = (ROOT / "docs" / "agents.md").read_text()
@@ -37,9 +37,16 @@ async def test_the_calls_on_the_page_do_what_it_says(dsn: str) -> None:
         await run(blocks, {"client": client})
 
 
-def test_the_json_on_the_page_is_json() -> None:
-    for block in re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE):
+async def test_the_json_on_the_page_is_json_and_its_question_has_its_answer() -> None:
+    blocks = [
         json.loads(block)
+        for block in re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    ]
+    (given,) = [block for block in blocks if "documents" in block]
+    # On a store that does not rank, as on one that does.
+    state = await open_graph("librarian").ainvoke(given, TURN)
+    (citation,) = state["messages"][-1].content[0]["annotations"]
+    assert citation["cited_text"] == given["documents"][0]["text"]
 
 
 def test_every_registered_graph_is_on_the_page_and_described() -> None:

@@ -55,6 +55,7 @@ def citations(message: Any) -> list[dict[str, Any]]:
     ("question", "document", "said"),
     [
         ("How many days do I have to return goods?", "terms.md", "within 30 days"),
+        ("For how long can I return goods?", "terms.md", "within 30 days"),
         ("Who pays when goods are faulty?", "terms.md", "free of charge"),
         ("When do orders leave the warehouse?", "terms.md", "two working days"),
         ("Are grinders covered by the warranty?", "terms.md", "not covered"),
