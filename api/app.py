@@ -76,15 +76,24 @@ async def running(settings: Settings, config: Config) -> AsyncGenerator[Serving]
         )
         app = face.application(parts, gate)
         own = custom.load(config)
+        served: ASGIApp = app
         if own is not None:
             http = config.http or Http()
             guarded = http.enable_custom_route_auth
-            yield Serving(
-                await custom.around(stack, own, app, gate, guarded=guarded), parts.leaving
-            )
-        else:
-            yield Serving(app, parts.leaving)
-        await parts.worker.drain(settings.drain_grace)
+            served = await custom.around(stack, own, app, gate, guarded=guarded)
+        # While connections are still being closed, runs are handed over already.
+        handing_over = asyncio.create_task(_hand_over(parts))
+        try:
+            yield Serving(served, parts.leaving)
+            parts.leaving.set()
+            await handing_over
+        finally:
+            handing_over.cancel()
+
+
+async def _hand_over(parts: Parts) -> None:
+    await parts.leaving.wait()
+    await parts.worker.drain(parts.settings.drain_grace)
 
 
 @asynccontextmanager
