@@ -24,6 +24,7 @@ from clew.runtime import (
     bulk,
     errors,
     expiry,
+    ids,
     lifecycle,
     limits,
     search,
@@ -134,10 +135,10 @@ async def batch(clew: Clew, who: Who, body: BatchOf) -> Reply:
     """Create, get or delete many; each item has its own result or problem, in its place."""
 
     async def delete_one(thread_id: str) -> dict[str, Any]:
-        return await _moved(clew, who, thread_id, "delete")
+        return await _moved(clew, who, _id(thread_id), "delete")
 
     async def get_one(thread_id: str) -> dict[str, Any]:
-        return show.session((await access.open_(clew, who, thread_id)).session)
+        return show.session((await access.open_(clew, who, _id(thread_id))).session)
 
     async def create_one(item: SessionCreate) -> dict[str, Any]:
         return show.session((await _create(clew, who, item)).session)
@@ -379,6 +380,14 @@ def _ttl(clew: Parts, given: TtlBody | float | None) -> Ttl:
 
 def _minutes(value: float | None) -> timedelta | None:
     return None if value is None else timedelta(minutes=value)
+
+
+def _id(given: str) -> str:
+    """What cannot be an id is nobody's."""
+    try:
+        return ids.check(given)
+    except errors.Invalid:
+        raise sessions.missing(given) from None
 
 
 def _outcome(outcome: dict[str, Any] | errors.ClewError) -> dict[str, Any]:

@@ -189,9 +189,10 @@ async def test_row_13_batches_and_all_of_an_owner_or_agent(callers: Callers) -> 
     assert results[1]["problem"]["code"] == "too_large"
     keys_ = [results[n]["session"]["thread_id"] for n in (0, 2)]
     foreign = (await made(bob, assistant_id="echo"))["thread_id"]
-    got = await alice.post("/sessions/batch", json={"get": [keys_[0], foreign, "no id"]})
-    codes = [result.get("problem", {}).get("code") for result in got.json()["results"]]
-    assert codes == [None, "not_found", "not_found"]
+    for what, wanted in (("get", [keys_[0], foreign, "no id", "\0"]), ("delete", ["\0", foreign])):
+        got = await alice.post("/sessions/batch", json={what: wanted})
+        codes = [result.get("problem", {}).get("code") for result in got.json()["results"]]
+        assert codes == [None if key in keys_ else "not_found" for key in wanted]
     gone = await alice.post("/sessions/batch", json={"delete": [keys_[0], foreign]})
     assert gone.json()["results"][0]["session"]["state"] == "deleted"
     assert gone.json()["results"][1]["problem"]["code"] == "not_found"
