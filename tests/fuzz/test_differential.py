@@ -33,7 +33,7 @@ from tests.fuzz import programs
 from tests.fuzz.both import Both
 
 LONG = "CLEW_LONG" in os.environ
-EXAMPLES = int(os.environ.get("CLEW_FUZZ_EXAMPLES") or (5000 if LONG else 500))
+EXAMPLES = int(os.environ.get("CLEW_FUZZ_EXAMPLES") or (5000 if LONG else 400))
 SEED = int(os.environ.get("CLEW_FUZZ_SEED", "0"))
 
 SIMPLEST: list[programs.Act] = [("turn", [("say", "hi"), ("say", "hi")], "sync")] * 3
