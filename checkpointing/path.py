@@ -178,8 +178,8 @@ async def _older(fetch: Fetch, lines: Sequence[Line], ns: str | None) -> AsyncGe
     told: set[tuple[str, str]] = set()
     until = _FOREVER
     everything = True
-    want: str | None = await _start(fetch, lines, ns)
-    for child, line in pairwise(lines):
+    want: str | None = await _start(fetch, lines, ns, until)
+    for depth, (child, line) in enumerate(pairwise(lines), start=1):
         until = min(until, moment(child))
         everything = everything and child.scope == "all"
         if everything:
@@ -189,7 +189,7 @@ async def _older(fetch: Fetch, lines: Sequence[Line], ns: str | None) -> AsyncGe
                 if (row["ns"], row["checkpoint_id"]) not in told:
                     told.add((row["ns"], row["checkpoint_id"]))
                     yield Seen(row, until)
-            want = _text(line.fork_parent)
+            want = await _start(fetch, lines[depth:], ns, until)
         elif ns is None:
             async for seen in _whole(fetch, child, line, until, want, told):
                 want = seen.row["parent_id"] if not seen.row["ns"] else want
@@ -200,14 +200,14 @@ async def _older(fetch: Fetch, lines: Sequence[Line], ns: str | None) -> AsyncGe
                 yield Seen(row, until)
 
 
-async def _start(fetch: Fetch, lines: Sequence[Line], ns: str | None) -> str | None:
-    """Where a namespace's history goes on after the rows of the session's own lineage."""
+async def _start(fetch: Fetch, lines: Sequence[Line], ns: str | None, until: int) -> str | None:
+    """Where a namespace's history goes on after the rows of the first of these lineages."""
     if not ns:
         return _text(lines[0].fork_parent)
-    oldest = await fetch(_SQL["oldest_own"], {"lineage_id": lines[0].lineage_id, "ns": ns})
-    if oldest:
+    values = {"lineage_id": lines[0].lineage_id, "ns": ns, "until": until}
+    if oldest := await fetch(_SQL["oldest_own"], values):
         return oldest[0]["parent_id"]
-    seen = await newest(fetch, lines, ns)
+    seen = await newest(fetch, lines, ns, until)
     return seen.row["checkpoint_id"] if seen else None
 
 
@@ -269,9 +269,10 @@ async def _whole(
         yield Seen(row, until)
 
 
-async def newest(fetch: Fetch, lines: Sequence[Line], ns: str) -> Seen | None:
-    """The newest of a namespace that the session has no row of its own in."""
-    until = _FOREVER
+async def newest(
+    fetch: Fetch, lines: Sequence[Line], ns: str, until: int = _FOREVER
+) -> Seen | None:
+    """The newest of a namespace that the first of these lineages has no row of its own in."""
     everything = True
     want = _text(lines[0].fork_parent)
     for child, line in pairwise(lines):

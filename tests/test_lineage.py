@@ -621,6 +621,33 @@ async def test_a_copy_sees_every_branch_there_was(saver: Saver) -> None:
     assert [_plain(s) async for s in graph.aget_state_history(at("copy"))] == states
 
 
+async def test_a_copy_of_a_fork_has_the_whole_past_of_a_stateful_subgraph(saver: Saver) -> None:
+    """The fork has it from its parent, along its own way back."""
+    graph = nested(saver, depth=1, keeps=True)
+
+    async def turn(thread_id: str) -> None:
+        await another_turn(graph, thread_id)
+        await graph.ainvoke(Command(resume="yes"), at(thread_id))
+
+    async def calls(thread_id: str) -> list[str]:
+        ns = {"thread_id": thread_id, "checkpoint_ns": "inside"}
+        config: RunnableConfig = {"configurable": ns}
+        found = [found.checkpoint["id"] async for found in saver.alist(config)]
+        assert found
+        return found
+
+    await turn("source")
+    await fork(saver, "source", "fresh")
+    await saver.acopy_thread("fresh", "copy of fresh")
+    assert await calls("copy of fresh") == await calls("source")
+    await turn("fresh")
+    assert (await calls("fresh"))[-len(await calls("source")) :] == await calls("source")
+    await saver.acopy_thread("fresh", "copy")
+    assert await calls("copy") == await calls("fresh")
+    await fork(saver, "copy", "fork of copy")
+    assert await calls("fork of copy") == await calls("fresh")
+
+
 async def test_a_branch_from_an_ancestors_checkpoint_is_forked_with_its_own_past(
     saver: Saver,
 ) -> None:

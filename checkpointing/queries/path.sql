@@ -62,7 +62,7 @@ where lineage_id = %(lineage_id)s and ns = coalesce(%(ns)s::text, ns)
 
 -- name: oldest_own
 select parent_id::text from clew.checkpoint
-where lineage_id = %(lineage_id)s and ns = %(ns)s
+where lineage_id = %(lineage_id)s and ns = %(ns)s and seq <= %(until)s
 order by lineage_id, ns, seq limit 1
 
 -- name: walk
