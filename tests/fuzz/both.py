@@ -20,11 +20,46 @@ class Both(BaseCheckpointSaver[str]):
         super().__init__()
         self.ours = ours
         self.reference = InMemorySaver()
+        # By session: what it has of another, as a fork or by a restore; and what it does not see.
+        self.inherited: dict[str, set[tuple[str, str]]] = {}
+        self.hidden: dict[str, set[tuple[str, str]]] = {}
 
     def clear(self) -> None:
         """Forget what the reference holds; in place, for a graph works with a copy of this."""
-        for held in (self.reference.storage, self.reference.writes, self.reference.blobs):
+        reference = self.reference
+        for held in (reference.storage, reference.writes, reference.blobs):
             held.clear()
+        self.inherited.clear()
+        self.hidden.clear()
+
+    def in_sight(self, name: str, ns: str) -> set[tuple[str, str]]:
+        """What a session sees of a stateful subgraph's one history: its own calls, and of those
+        that it has of another what lies on the way back from them. The reference also holds the
+        calls of branches beside that way."""
+        found = list(
+            self.reference.list({"configurable": {"thread_id": name, "checkpoint_ns": ns}})
+        )
+        parents = {_key(one): _key(one, parent=True) for one in found}
+        past = self.inherited.get(name, set())
+        own = [
+            key for key in parents if key not in past and key not in self.hidden.get(name, set())
+        ]
+        at = parents[own[-1]] if own else next(iter(parents), None)
+        seen = set(own)
+        while at in past:
+            seen.add(at)
+            at = parents.get(at)
+        return seen
+
+    def _expected(
+        self, config: RunnableConfig | None, limit: int | None = None, **rest: Any
+    ) -> Any:
+        asked = (config or {}).get("configurable", {})
+        name, ns = asked.get("thread_id", ""), asked.get("checkpoint_ns", "")
+        if not ns or not (name in self.inherited or name in self.hidden):
+            return list(self.reference.list(config, limit=limit, **rest))
+        seen = self.in_sight(name, ns)
+        return [one for one in self.reference.list(config, **rest) if _key(one) in seen][:limit]
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         return self.ours.get_next_version(current, channel)
@@ -36,7 +71,7 @@ class Both(BaseCheckpointSaver[str]):
 
     async def alist(self, config: RunnableConfig | None, **kwargs: Any) -> AsyncIterator[Any]:
         found = [one async for one in self.ours.alist(config, **kwargs)]
-        expected = list(self.reference.list(config, **kwargs))
+        expected = self._expected(config, **kwargs)
         assert len(found) == len(expected)
         if config and "checkpoint_ns" not in config.get("configurable", {}):
             # The reference lists one namespace after the other, ours as it happened.
@@ -95,6 +130,12 @@ def same(found: CheckpointTuple | None, expected: CheckpointTuple | None) -> Non
     assert found.checkpoint == {"updated_channels": None, **expected.checkpoint}
     assert list(found.checkpoint["channel_values"]) == list(expected.checkpoint["channel_values"])
     assert _comparable(found.pending_writes) == _comparable(expected.pending_writes)
+
+
+def _key(one: CheckpointTuple, *, parent: bool = False) -> tuple[str, str]:
+    config = one.parent_config if parent else one.config
+    held = (config or {}).get("configurable", {})
+    return held.get("checkpoint_ns", ""), held.get("checkpoint_id", "")
 
 
 def _ns(one: CheckpointTuple) -> str:

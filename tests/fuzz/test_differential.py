@@ -56,7 +56,8 @@ class Play:
         self.count = 0
         # What the reference held for a session when a checkpoint was its head.
         self.moments: dict[tuple[str, str], Rows] = {}
-        self.left: dict[str, list[tuple[Rows, dict[tuple[str, str], Rows]]]] = {}
+        # What a restore left, for an undo: rows, moments, and what was inherited and not in sight.
+        self.left: dict[str, list[tuple[Rows, dict[tuple[str, str], Rows], tuple[Any, Any]]]] = {}
 
     async def run(self, program: Sequence[programs.Act]) -> None:
         for number, step in enumerate(program):
@@ -160,6 +161,7 @@ class Play:
         async with self.both.ours.db.transaction(self.both.ours.principal) as conn:
             await lineage.fork(conn, self.now, name, checkpoint_id=checkpoint_id)
         self.install(name, self.as_of(self.now, checkpoint_id))
+        self.both.inherited[name] = self.keys(name)
         self.inherit(self.now, name)
         self.names.append(name)
         self.now = name
@@ -173,8 +175,10 @@ class Play:
         then = self.as_of(self.now, checkpoint_id)
         async with self.both.ours.db.transaction(self.both.ours.principal) as conn:
             await lineage.restore(conn, self.now, checkpoint_id)
-        self.left.setdefault(self.now, []).append((self.rows(self.now), dict(self.moments)))
+        sight = (self.both.inherited.get(self.now), self.both.hidden.pop(self.now, None))
+        self.left.setdefault(self.now, []).append((self.rows(self.now), dict(self.moments), sight))
         self.install(self.now, then)
+        self.both.inherited[self.now] = self.keys(self.now)
         self.known.discard(self.now)
         await self.note()
 
@@ -186,8 +190,10 @@ class Play:
                     await lineage.undo(conn, self.now)
                 return
             await lineage.undo(conn, self.now)
-        rows, self.moments = before.pop()
+        rows, self.moments, (inherited, hidden) = before.pop()
         self.install(self.now, rows)
+        self.both.inherited[self.now] = inherited or set()
+        self.both.hidden[self.now] = hidden or set()
 
     async def copy(self) -> None:
         if await self.nth(0) is None:
@@ -196,6 +202,9 @@ class Play:
         name = f"{self.names[0]}-{self.count}"
         await self.both.ours.acopy_thread(self.now, name)
         self.install(name, self.rows(self.now))
+        keys = self.keys(name)
+        seen = {key for ns in {ns for ns, _ in keys} for key in self.both.in_sight(self.now, ns)}
+        self.both.hidden[name] = {(ns, one) for ns, one in keys - seen if ns}
         self.inherit(self.now, name)
         self.names.append(name)
         if self.now in self.known:
@@ -227,6 +236,10 @@ class Play:
             "writes": {k[1:]: dict(v) for k, v in reference.writes.items() if k[0] == name},
             "blobs": {k[1:]: v for k, v in reference.blobs.items() if k[0] == name},
         }
+
+    def keys(self, name: str) -> set[tuple[str, str]]:
+        storage = self.both.reference.storage.get(name, {})
+        return {(ns, one) for ns, found in storage.items() for one in found}
 
     def install(self, name: str, rows: Rows) -> None:
         reference = self.both.reference
