@@ -34,7 +34,9 @@ class Context:
     dataset: str = "sales"
     model: str = "gpt-4.1-mini"
     row_limit: Annotated[int, Field(ge=1, le=2_000)] = 200
-    time_limit: Annotated[timedelta, Field(le=timedelta(minutes=1))] = timedelta(seconds=10)
+    time_limit: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(minutes=1))] = timedelta(
+        seconds=10
+    )
 
 
 class Asked(TypedDict):
@@ -76,7 +78,8 @@ def locate(dataset: str) -> str:
     except (ValueError, TypeError) as fault:
         raise DatasetError("ANALYST_DATASETS is not a JSON object of names and DSNs.") from fault
     if dataset not in known:
-        raise DatasetError(f"There is no data set {dataset!r}; there are {', '.join(known)}.")
+        # Whoever asks is not told which there are.
+        raise DatasetError(f"There is no data set {dataset!r}.")
     return str(known[dataset])
 
 
@@ -171,11 +174,7 @@ async def answer(state: State, runtime: Runtime[Context]) -> dict[str, list[AIMe
     context = runtime.context or Context()
     asked, found = state["asked"], state["found"]
     runtime.stream_writer({"stage": "telling", "rows": len(found["rows"])})
-    shown = {
-        "question": question(state["messages"]),
-        "columns": found["columns"],
-        "rows": excerpt(found["rows"]),
-    }
+    shown = {"question": question(state["messages"]), **excerpt(found["columns"], found["rows"])}
     model = choose(context.model, sales_rules.tell)
     messages = [SystemMessage(TELL), HumanMessage(json.dumps(shown, ensure_ascii=False))]
     reply = await ask(model, messages)
@@ -200,9 +199,15 @@ TELL = """Say in one or two sentences what these rows answer to the question, in
 Use only what is in the rows."""
 
 
-def excerpt(rows: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
+def excerpt(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dict[str, Any]:
     """Enough to say something about the rows: a prompt is no place for thousands."""
-    return [[c[:200] if isinstance(c, str) else c for c in row[:20]] for row in rows[:50]]
+
+    def few(cells: Sequence[Cell]) -> list[Cell]:
+        # The last one is the number that matters.
+        kept = [*cells[:19], *cells[19:][-1:]]
+        return [cell[:200] if isinstance(cell, str) else cell for cell in kept]
+
+    return {"columns": few(columns), "rows": [few(row) for row in rows[:50]]}
 
 
 builder = StateGraph(State, context_schema=Context, input_schema=MessagesState)

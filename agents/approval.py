@@ -113,7 +113,7 @@ async def propose(
     state: State, runtime: Runtime[Context]
 ) -> Command[Literal["review", "act", "__end__"]]:
     context = runtime.context or Context()
-    question(state["messages"])
+    question(state["messages"])  # raises where there is nothing to answer
     keep_going(state["messages"])
     model = choose(context.model, offline).bind_tools(list(ACTIONS.values()))
     reply = await ask(model, [SystemMessage(INSTRUCTIONS), *state["messages"]])

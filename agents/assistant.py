@@ -122,7 +122,7 @@ async def answer(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     # A run without a context has `None` here, so the defaults are the graph's own affair.
     context = runtime.context or Context()
     messages = state["messages"]
-    question(messages)
+    question(messages)  # raises where there is nothing to answer
     keep_going(messages)
     facts = await recall(runtime)
     # The limit is for everything that is sent: instructions, memories and tools count too.

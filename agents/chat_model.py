@@ -24,6 +24,7 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
 Script = Callable[[Sequence[BaseMessage]], AIMessage]
 """What an offline model says, as a plain function of what it is shown."""
@@ -117,10 +118,15 @@ def choose(name: str, script: Script) -> BaseChatModel:
     endpoint is the operator's choice (`OPENAI_BASE_URL`) and never comes from `context`, which
     a client may fill: it would make the server call any address.
     """
-    if os.environ.get("OPENAI_API_KEY"):
-        return ChatOpenAI(model=name, timeout=60, max_retries=2)
+    if key := _key():
+        return ChatOpenAI(model=name, api_key=SecretStr(key), timeout=60, max_retries=2)
     _announce()
     return OfflineModel(script=script)
+
+
+def _key() -> str:
+    # Read from a file, it often ends with a line break, which no header may have.
+    return os.environ.get("OPENAI_API_KEY", "").strip()
 
 
 @functools.cache
@@ -145,13 +151,15 @@ async def ask(
         TypeError,
         AttributeError,
     ) as fault:
-        said, key = str(fault), os.environ.get("OPENAI_API_KEY", "")
+        said, first = str(fault), fault
+        while first.__cause__:
+            first = first.__cause__
         # Some endpoints quote the key that they refuse, and neither clients nor logs may see it.
-        quoted = bool(key) and key in said
-        said = said.replace(key, "***")[:300] if quoted else said[:300]
-        raise ModelError(f"The model endpoint failed ({type(fault).__name__}): {said}") from (
-            None if quoted else fault
-        )
+        if key := _key():
+            said = said.replace(key, "***")
+        # Of what led to this only the kind: a library quotes the header that it could not send.
+        kind = type(first).__name__
+        raise ModelError(f"The model endpoint failed ({kind}): {said[:300]}") from None
     if not reply.text.strip() and not reply.tool_calls:
         raise ModelError("The model endpoint answered with neither text nor a valid tool call.")
     return reply

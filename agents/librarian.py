@@ -113,8 +113,10 @@ async def everything(
 async def retrieve(state: State, runtime: Runtime[Context]) -> dict[str, list[Passage]]:
     context, store = runtime.context or Context(), shelves(runtime)
     text, place = question(state["messages"]), shelf(context.collection)
-    # A store that counts the words that a passage shares counts "what" and "the" as well.
-    items = await store.asearch(place, query=keywords(text)[:2_000], limit=50)
+    # The meaning is in the whole question. A store that counts the words that a passage shares
+    # counts "what" and "the" as well.
+    query = text if embeds(store) else keywords(text)
+    items = await store.asearch(place, query=query[:2_000], limit=50)
     if any(item.score is None for item in items):
         # This store does not rank. Reading all of a collection is fine for thousands of
         # passages; past that, give the store an index.
@@ -131,6 +133,11 @@ async def retrieve(state: State, runtime: Runtime[Context]) -> dict[str, list[Pa
     if context.rerank and len(found) > 1:
         found = await rerank(context.model, text, found[: context.passages * 3])
     return {"found": found[: context.passages]}
+
+
+def embeds(store: BaseStore) -> bool:
+    """Whether nearness is one of meaning. The interface has no word for it; each store has one."""
+    return any(getattr(store, name, None) for name in ("embedding", "embeddings"))
 
 
 async def rerank(model: str, text: str, found: list[Passage]) -> list[Passage]:

@@ -77,7 +77,7 @@ def terms(text: str) -> set[str]:
     """
     text = text.lower()
     words = set(re.findall(rf"[^\W{WIDE}]+", text)) - COMMON_WORDS
-    found = {re.sub(r"(?<=\w{3})(?:ing|ed|es|s)$", "", word) for word in words}
+    found = {re.sub(r"(?<=\w{3})(?:ing|ed|es|e|(?<!s)s)$", "", word) for word in words}
     for run in re.findall(f"[{WIDE}]+", COMMON_WIDE.sub(" ", text)):
         found |= {run[i : i + 2] for i in range(max(len(run) - 1, 1))}
     return found

@@ -38,12 +38,20 @@ from information_schema.columns
 where table_schema not in ('pg_catalog', 'information_schema')
 group by table_schema, table_name order by 1
 """
-# Who is one of these, or may become one, reaches files and programs by mere functions, and no
-# transaction guards those.
+# Who is one of these, or may become one, reaches files, programs and the server itself by mere
+# functions, and no transaction guards those. A replication slot outlives the one it was made in.
 POSTGRES_MAY_TOO_MUCH = """
 select exists (
-    select from pg_roles where pg_has_role(session_user, oid, 'member') and (rolsuper or rolname in
-        ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')))
+    select from pg_roles r where pg_has_role(session_user, r.oid, 'member') and (
+        r.rolsuper or r.rolreplication or r.rolname in
+            ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
+        or exists (
+            select from pg_proc p where has_function_privilege(r.oid, p.oid, 'execute')
+            and p.proname in (
+                'pg_read_file', 'pg_read_binary_file', 'pg_ls_dir', 'pg_stat_file',
+                'pg_file_write', 'pg_file_rename', 'pg_file_unlink', 'pg_file_sync',
+                'lo_import', 'lo_export', 'pg_reload_conf', 'pg_rotate_logfile', 'pg_promote',
+                'pg_switch_wal', 'pg_create_restore_point', 'pg_backup_start', 'pg_backup_stop'))))
 """
 MAX_CHARACTERS = 1_000_000  # of a table: an answer is kept in its session, and sent to apps
 
@@ -142,21 +150,22 @@ async def _postgres(dsn: str, statement: str, limit: int, within: timedelta) -> 
 async def _read(dsn: str, statement: str, limit: int, within: timedelta) -> Table:
     try:
         conn = await AsyncConnection.connect(dsn, connect_timeout=5)
-    except psycopg.Error as fault:
-        raise DatasetError("The data set's server cannot be reached, or refuses.") from fault
+    except psycopg.Error:
+        # Without the chain, which quotes the DSN where it is malformed, password and all.
+        raise DatasetError("The data set's server cannot be reached, or refuses.") from None
     try:
         await conn.set_read_only(True)
         # The first query takes the snapshot; from then on Postgres will not let the transaction
         # be made writable again. The limit holds for this transaction, not for a pooled session.
         await conn.execute(
             "select set_config('statement_timeout', %s, true)",
-            [str(math.ceil(within / timedelta(milliseconds=1)))],
+            [str(max(1, math.ceil(within / timedelta(milliseconds=1))))],  # 0 lifts the limit
         )
         cursor = await conn.execute(POSTGRES_MAY_TOO_MUCH)
         if await cursor.fetchone() != (False,):
             raise DatasetError(
-                "The data set's login is, or may become, a superuser or one that reaches files:"
-                " give it one that may only read."
+                "The data set's login is, or may become, a superuser or one that replicates,"
+                " reaches files or steers the server: give it one that may only read."
             )
         # A named cursor is `declare ... cursor for <statement>`: the grammar takes a query there
         # and nothing else, and the extended protocol takes no second statement.

@@ -4,19 +4,24 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-Cell = str | int | float | bool | None
+from readonly_sql import Cell
+
+MAX_ROWS = 500  # more marks than these nobody reads, and all of them lie in the session
 
 
 def chart(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dict[str, Any] | None:
-    """A Vega-Lite specification: a line over time, bars over anything else."""
+    """A line over time, bars over anything else; none for what is no chart, or too much for one."""
+    if len(rows) > MAX_ROWS:
+        return None
     kinds = [{type(row[i]) for row in rows} - {type(None)} for i in range(len(columns))]
     numeric = [i for i, kind in enumerate(kinds) if kind and kind <= {int, float}]
     if not numeric:
         return None
     y = numeric[-1]
     labels = [i for i in range(len(columns)) if i != y]
+    drawn = sorted([*labels[:2], y])
     # By position, since two columns of a query may have one name, and a dot means a path to Vega.
-    values = [{f"c{i}": value for i, value in enumerate(row)} for row in rows]
+    values = [{f"c{i}": row[i] for i in drawn} for row in rows]
     spec: dict[str, Any] = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "data": {"values": values},

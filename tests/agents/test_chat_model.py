@@ -146,6 +146,27 @@ async def test_an_endpoint_that_is_down_is_one_clear_error(
     assert state["messages"][-1].text == "Hello from the endpoint."
 
 
+@pytest.mark.parametrize("end", ["\n", " \r\n"])
+async def test_a_key_with_a_line_break_behind_it_is_the_key(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"sk-of-the-tests{end}")
+    state = await open_graph("assistant").ainvoke(user("hello"), TURN)
+    assert state["messages"][-1].text == "Hello from the endpoint."
+
+
+async def test_a_key_that_no_header_can_carry_is_not_shown(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of\nthe-tests")
+    with pytest.raises(RuntimeError, match="LocalProtocolError") as caught:
+        await open_graph("assistant").ainvoke(user("hello"), TURN)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "sk-of" not in told
+    assert "the-tests" not in told
+    assert endpoint.requests == []
+
+
 async def test_a_tool_that_is_not_there_is_told_to_the_model(endpoint: Endpoint) -> None:
     endpoint.replies(Calls([("launch", "{}")]), Text("I cannot."))
     state = await open_graph("assistant").ainvoke(user("launch!"), TURN)

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from langgraph.store.base import IndexConfig
+from langgraph.store.base import IndexConfig, ensure_embeddings
 from langgraph.store.memory import InMemoryStore
 
+from clew.checkpointing.postgres import Database
+from clew.runtime import config
+from clew.runtime.embedding import Embedding
+from clew.runtime.store import Store
 from tests.agents.fake_openai import Endpoint, Text
 from tests.agents.graph_loading import TURN, Graph, open_graph, shared, user
+from tests.remembering import OWNER
 
 passages = shared("passages")
 
@@ -110,18 +115,27 @@ async def test_without_documents_there_is_the_fallback() -> None:
     assert answer.text == "The documents do not answer this."
 
 
-async def test_embeddings_rank_where_the_store_has_them() -> None:
+async def test_embeddings_rank_where_the_store_has_them(db: Database) -> None:
+    embedded: list[str] = []
+
     def embed(texts: Sequence[str]) -> list[list[float]]:
         # Two meanings, whatever the words: a stand-in for a model, deterministic.
+        embedded.extend(texts)
         animals = ("cat", "kitten", "feline")
         return [[1.0, 0.0] if any(a in t.lower() for a in animals) else [0.0, 1.0] for t in texts]
 
     index: IndexConfig = {"dims": 2, "embed": embed, "fields": ["text"]}
-    store = InMemoryStore(index=index)
-    librarian = open_graph("librarian", store=store)
-    await read(librarian, {"name": "a", "text": "The cat sleeps."}, {"name": "b", "text": "Tea."})
+    chosen = config.Index(dims=2, embed="openai:any", fields=("text",))
+    served = Store(db, model=Embedding(ensure_embeddings(embed), chosen))
     question = "Where is my kitten?"  # shares no word with the passage
-    assert citations(await reply(librarian, question))[0]["title"] == "a"
+    cat, tea = {"name": "a", "text": "The cat sleeps."}, {"name": "b", "text": "Tea."}
+    for store in (InMemoryStore(index=index), served.bind(OWNER)):
+        librarian = open_graph("librarian", store=store)
+        await read(librarian, cat, tea)
+        embedded.clear()
+        assert citations(await reply(librarian, question))[0]["title"] == "a"
+        # Of a question without its small words a model knows less.
+        assert embedded == [question]
     plain = open_graph("librarian")
     await read(plain, {"name": "a", "text": "The cat sleeps."})
     assert not citations(await reply(plain, question))
@@ -331,6 +345,22 @@ def test_keywords_are_what_a_store_is_asked_for() -> None:
     assert passages.keywords("What is the capital of France?") == "capital France"
     assert passages.keywords("请问订单多久发货？").split() == ["订单", "发货"]
     assert passages.keywords("What is it?") == "What is it?"
+
+
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("price", "prices"),
+        ("invoice", "invoices"),
+        ("charge", "charged"),
+        ("day", "days"),
+        ("tree", "trees"),
+        ("box", "boxes"),
+        ("address", "addresses"),
+    ],
+)
+def test_a_word_is_found_in_its_other_forms(one: str, many: str) -> None:
+    assert passages.terms(one) == passages.terms(many)
 
 
 def test_a_passage_is_nearer_the_more_it_has_of_the_question() -> None:
