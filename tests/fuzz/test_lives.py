@@ -334,7 +334,7 @@ class Lives(RuleBasedStateMachine):
     @rule(number=picks)
     def delete_for_good(self, number: int) -> None:
         life = self.pick(number)
-        self.do(sessions.delete(self.db, self.who, life.thread_id))
+        self.do(sessions.delete(self.db, self.who, life.thread_id, actor="a"))
         del self.model.lives[life.thread_id]
 
     @invariant()
@@ -363,7 +363,7 @@ def ground(dsn: str) -> Iterator[type[Lives]]:
         runner.run(opening.__aexit__(None, None, None))
 
 
-@pytest.mark.timeout(3600 if LONG else 120)
+@pytest.mark.timeout(3600 if LONG else 600)
 def test_row_5_8_9_10_41_whatever_happens_the_database_is_in_the_state_of_the_model(
     ground: type[Lives],
 ) -> None:
