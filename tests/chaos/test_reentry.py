@@ -27,6 +27,9 @@ SHORT = {
 }
 
 
+LEASE = 60  # a process that hears nothing of the processor for seconds is not what this is about
+
+
 @contextlib.asynccontextmanager
 async def process(
     dsn: str, *options: str, victim: str = ""
@@ -39,6 +42,8 @@ async def process(
         dsn,
         "--victim",
         victim,
+        "--lease",
+        str(LEASE),
         *options,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -87,7 +92,7 @@ async def test_a_killed_run_goes_on_without_doing_anything_twice(
 ):
     if not long and (kind, victim, durability) not in SHORT:
         pytest.skip("only in `make chaos`")
-    async with engine(dsn) as first:
+    async with engine(dsn, lease=LEASE) as first:
         asked = await prepare(first, kind)
         thread_id = first.thread_id
         async with first.db.connection() as conn:
@@ -99,7 +104,7 @@ async def test_a_killed_run_goes_on_without_doing_anything_twice(
         run = await api.ask("deadly", asked.pop("given", None), durability=durability, **asked)
         assert await doomed.wait() == -9
         stored = await steps(api, run.run_id)
-        async with engine(dsn, thread_id=thread_id):
+        async with engine(dsn, thread_id=thread_id, lease=LEASE):
             ended = await api.result(run)
         assert (ended.status, ended.attempt, ended.crashes) == ("success", 2, 1)
         assert (await api.state("deadly")).values["trail"] == EXPECTED[kind]
@@ -111,7 +116,7 @@ async def test_a_killed_run_goes_on_without_doing_anything_twice(
 
 async def test_one_that_begins_anew_does_things_twice(dsn: str):
     """The negative control: what keeps them from it is how a run is entered again, and it shows."""
-    async with engine(dsn) as first:
+    async with engine(dsn, lease=LEASE) as first:
         asked = await prepare(first, "command")
         thread_id = first.thread_id
         async with first.db.connection() as conn:
