@@ -153,7 +153,7 @@ async def delete(
     assistant_id: str,
     *,
     delete_threads: bool = False,
-    actor: str = "",
+    actor: str,
     allowed: Filter | None = None,
 ) -> None:
     """Delete with all versions and, if asked, the caller's sessions with it."""

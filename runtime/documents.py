@@ -5,7 +5,7 @@ hold, and without secrets.
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from psycopg.types.json import Jsonb
 
@@ -18,6 +18,7 @@ TAG = 100
 TAGS = 64
 NAME = 200
 DOCUMENT = 256 * 1024  # bytes of JSON
+LEVELS = 64  # Postgres goes through what is nested by calls within calls, on a small stack
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -44,7 +45,7 @@ def tags(values: Iterable[str]) -> list[str]:
     return found
 
 
-def document(name: str, value: Any, *, scrubbed: bool = True) -> Jsonb:
+def document(name: str, value: Any, *, scrubbed: bool = True, levels: int = LEVELS) -> Jsonb:
     """A JSON document as a parameter; `scrubbed` is for what is kept, not for what is sought."""
     try:
         value = secrets.scrub(value) if scrubbed else value
@@ -55,7 +56,25 @@ def document(name: str, value: Any, *, scrubbed: bool = True) -> Jsonb:
         raise errors.Invalid(f"{name}: holds a character that is none")
     if len(written) > DOCUMENT or len(written.encode()) > DOCUMENT:
         raise errors.TooLarge(f"{name}: at most {DOCUMENT} bytes", limit=DOCUMENT)
+    if _deeper(value, levels):
+        raise errors.Invalid(f"{name}: is nested in more than {levels} levels")
     return Jsonb(value, dumps=lambda _: written)
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether what is in it is in more objects and lists than this."""
+    layer: list[Any] = [value]
+    for _ in range(levels):
+        layer = [part for held in layer for part in _parts(held)]
+        if not layer:
+            return False
+    return any(isinstance(part, dict | list | tuple) for part in layer)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return cast("dict[Any, Any]", value).values()
+    return cast("Iterable[Any]", value) if isinstance(value, list | tuple) else ()
 
 
 def _encodable(value: str) -> bool:

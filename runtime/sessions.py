@@ -247,7 +247,7 @@ async def delete(
     who: Principal,
     thread_id: str,
     *,
-    actor: str = "",
+    actor: str,
     allowed: Filter | None = None,
 ) -> None:
     """Delete for good, with everything that belongs to it, in one transaction. The id is free
@@ -341,7 +341,8 @@ def _checked(changes: Mapping[str, Any]) -> Jsonb:
         documents.text(name, checked.get(name), longest)
     if "tags" in checked:
         checked["tags"] = documents.tags(checked["tags"] or ())
-    return documents.document("changes", checked)
+    # Around what is nested there is one level that is ours.
+    return documents.document("changes", checked, levels=documents.LEVELS + 1)
 
 
 def _key(thread_id: str, allowed: Filter | None) -> Json:

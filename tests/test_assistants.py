@@ -27,7 +27,7 @@ async def test_every_graph_has_an_assistant_that_all_read_and_nobody_changes(db:
         with pytest.raises(errors.Forbidden):
             await assistants.update(db, who, found.assistant_id, name="mine")
         with pytest.raises(errors.Forbidden):
-            await assistants.delete(db, who, found.assistant_id)
+            await assistants.delete(db, who, found.assistant_id, actor="a")
         with pytest.raises(errors.Forbidden):
             await assistants.set_latest(db, who, found.assistant_id, 1)
         with pytest.raises(errors.Conflict):
@@ -79,7 +79,7 @@ async def test_a_foreign_assistant_does_not_exist(db: Database) -> None:
     for attempt in (
         assistants.get(db, bob, made.assistant_id),
         assistants.update(db, bob, made.assistant_id, name="mine"),
-        assistants.delete(db, bob, made.assistant_id),
+        assistants.delete(db, bob, made.assistant_id, actor="a"),
         assistants.versions(db, bob, made.assistant_id),
         assistants.set_latest(db, bob, made.assistant_id, 1),
     ):
@@ -112,7 +112,7 @@ async def test_deleting_an_assistant_takes_its_sessions_when_asked(db: Database)
     named = await sessions.create(db, who, alice, metadata={"assistant_id": made.assistant_id})
     kept = await sessions.create(db, who, alice)
     theirs = await sessions.create(db, Principal.owner(bob), bob, assistant_id=made.assistant_id)
-    await assistants.delete(db, who, made.assistant_id, delete_threads=True)
+    await assistants.delete(db, who, made.assistant_id, delete_threads=True, actor="a")
     for session in (mine, named):
         with pytest.raises(errors.NotFound):
             await sessions.find(db, who, session.thread_id)

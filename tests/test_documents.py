@@ -44,11 +44,22 @@ async def test_row_29_secrets_in_metadata_and_config_are_never_written(db: Datab
     assert found.metadata["db"]["password"] == REDACTED
 
 
+async def test_what_is_nested_as_deep_as_may_be_is_stored_and_found(db: Database) -> None:
+    who = Principal.owner(await db.owner("default", "alice"))
+    deep = {"a": nested(documents.LEVELS - 2)}
+    made = await sessions.create(db, who, who.owner_from, metadata=deep)
+    patched = await sessions.patch(db, who, made.thread_id, {"metadata": deep})
+    assert patched.metadata == deep
+    found = await sessions.search(db, who, metadata=deep)
+    assert [session.thread_id for session in found.items] == [made.thread_id]
+
+
 @pytest.mark.parametrize(
     "value",
     [{"a": "\x00"}, {"\x00": 1}, {"a": "\ud800"}, {"a": float("nan")}, {"a": float("inf")},
-     {"a": nested(5000)}, {"a": 10**5000}, {"a": object()}],
-    ids=["nul", "nul key", "surrogate", "nan", "infinity", "deep", "long number", "object"],
+     {"a": nested(5000)}, {"a": nested(63)}, {"a": 10**5000}, {"a": object()}],
+    ids=["nul", "nul key", "surrogate", "nan", "infinity", "deep", "too deep", "long number",
+         "object"],
 )  # fmt: skip
 async def test_what_cannot_be_stored_is_refused_wherever_it_is_sent(
     db: Database, value: dict[str, Any]

@@ -83,7 +83,7 @@ async def test_row_2_a_deleted_session_leaves_no_row(db: Database, url: str) -> 
     for table in ("session", "checkpoint", "item", "head", "run", "interrupt", "share"):
         assert before[table] > 0
     for thread_id in await all_sessions(db, who):
-        await sessions.delete(db, who, thread_id)
+        await sessions.delete(db, who, thread_id, actor="a")
     assert set(await rows_left(db, who.owner_from)) <= TOMBSTONES | OF_NO_SESSION
 
 
@@ -95,7 +95,7 @@ async def test_row_2_a_living_fork_keeps_what_it_reaches_and_no_more(
     fork = await sessions.create(db, who, who.owner_from, parent_thread_id=key)
     async with db.transaction(who) as conn:
         await lineage.fork(conn, key, fork.thread_id)
-    await sessions.delete(db, who, key)
+    await sessions.delete(db, who, key, actor="a")
     _, text = await keys.create(db, "acme", "alice", name="k")
     async with get_client(url=url, api_key=text) as client:
         await client.threads.update(fork.thread_id, metadata={"graph_id": "echo"})
@@ -103,7 +103,7 @@ async def test_row_2_a_living_fork_keeps_what_it_reaches_and_no_more(
         values = (await client.threads.get_state(fork.thread_id))["values"]
     assert [m["content"] for m in values["messages"]] == ["hi", "hi"]  # pyright: ignore[reportArgumentType, reportCallIssue]
     for thread_id in await all_sessions(db, who):
-        await sessions.delete(db, who, thread_id)
+        await sessions.delete(db, who, thread_id, actor="a")
     assert set(await rows_left(db, who.owner_from)) <= TOMBSTONES | OF_NO_SESSION
 
 

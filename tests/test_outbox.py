@@ -33,7 +33,7 @@ async def test_row_28_the_life_of_a_session_is_told(db: Database) -> None:
     await lifecycle.move(db, who, key, "touch", actor="a")
     await sessions.create(db, who, who.owner_from, temporary=True)
     await sessions.create(db, who, who.owner_from, parent_thread_id=key)
-    await sessions.delete(db, who, key)
+    await sessions.delete(db, who, key, actor="a")
     found = await first(db, who, 8)
     assert [happening.kind for happening in found] == [
         "session.created",

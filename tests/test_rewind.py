@@ -471,7 +471,7 @@ async def test_a_copy_for_another_owner_shares_nothing_and_tells_only_its_path(
     rows = await ground.db.fetch(SERVICE, "select from clew.session where temporary")
     assert rows == []
     # It lives on without what it was made from.
-    await sessions.delete(ground.db, who, session.thread_id)
+    await sessions.delete(ground.db, who, session.thread_id, actor="a")
     await turn(ground, made, said("two"))
     assert await texts(ground, bob, made) == ["one", "one", "two", "two"]
     row = await ground.db.one(

@@ -293,7 +293,7 @@ async def test_another_owner_can_do_nothing_with_a_run(bench: Bench):
 
 async def test_deleting_a_session_removes_its_runs_and_events(bench: Bench):
     await bench.ask(inline=True)
-    await sessions.delete(bench.db, bench.who, bench.thread_id)
+    await sessions.delete(bench.db, bench.who, bench.thread_id, actor="a")
     rows: list[LiteralString] = [
         "select from clew.run",
         "select from clew.event",

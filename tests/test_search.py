@@ -147,7 +147,7 @@ async def test_terms_follow_what_changes(db: Database) -> None:
     await search.index(db, who, made.thread_id, ["first words"])
     await search.index(db, who, made.thread_id, ["later ones"])
     assert await hits(text="first later") == 1
-    await sessions.delete(db, who, made.thread_id)
+    await sessions.delete(db, who, made.thread_id, actor="a")
     assert await db.fetch(SERVICE, "select from clew.session_term") == []
 
 

@@ -66,7 +66,7 @@ async def test_row_6_a_foreign_session_does_not_exist(db: Database) -> None:
     with pytest.raises(errors.NotFound):
         await sessions.patch(db, who, made.thread_id, {"title": "mine"})
     with pytest.raises(errors.NotFound):
-        await sessions.delete(db, who, made.thread_id)
+        await sessions.delete(db, who, made.thread_id, actor="a")
     for if_exists in ("raise", "do_nothing"):
         with pytest.raises(errors.Conflict):
             await sessions.create(db, who, bob, thread_id=made.thread_id, if_exists=if_exists)
@@ -135,9 +135,9 @@ async def test_row_5_a_patch_that_waited_for_a_move_finds_the_state_after_it(db:
         await conn.execute("update clew.session set archived_at = now() where thread_id = %s", key)
         change = sessions.patch(db, who, made.thread_id, {"title": "after"})
         patching = group.create_task(outcome(change))
-        async with asyncio.timeout(30), db.connection() as watching:
+        async with asyncio.timeout(60), db.connection() as watching:
             while await (await watching.execute(waiting)).fetchone() is None:
-                pass
+                await watching.execute("select pg_sleep(0.02)")
     assert isinstance(patching.result(), errors.Conflict)
     assert (await sessions.get(db, who, made.thread_id)).title == "before"
 
@@ -165,11 +165,11 @@ async def test_a_deleted_id_can_be_used_again(db: Database) -> None:
     [alice] = await owners(db, "alice")
     who = Principal.owner(alice)
     made = await sessions.create(db, who, alice)
-    await sessions.delete(db, who, made.thread_id)
+    await sessions.delete(db, who, made.thread_id, actor="a")
     with pytest.raises(errors.NotFound):
         await sessions.get(db, who, made.thread_id)
     with pytest.raises(errors.NotFound):
-        await sessions.delete(db, who, made.thread_id)
+        await sessions.delete(db, who, made.thread_id, actor="a")
     again = await sessions.create(db, who, alice, thread_id=made.thread_id)
     assert again.created_at > made.created_at
 
@@ -214,7 +214,7 @@ async def test_a_demand_on_metadata_hides_what_does_not_meet_it(db: Database) ->
     with pytest.raises(errors.NotFound):
         await sessions.patch(db, who, other.thread_id, {"title": "x"}, allowed=eq)
     with pytest.raises(errors.NotFound):
-        await sessions.delete(db, who, other.thread_id, allowed=eq)
+        await sessions.delete(db, who, other.thread_id, allowed=eq, actor="a")
     assert await sessions.count(db, who, allowed=contains) == 1
     assert await sessions.count(db, who, allowed=either) == 2
     assert await sessions.count(db, who, allowed=nobody) == 0

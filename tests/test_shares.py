@@ -63,7 +63,7 @@ async def test_row_23_a_share_ends_when_it_is_revoked_or_its_time_is_up(db: Data
         with pytest.raises(errors.NotFound):
             await shares.revoke(db, who, key, unknown)
     await give()
-    await sessions.delete(db, who, key)
+    await sessions.delete(db, who, key, actor="a")
     assert await shares.access(db, bob, key) is None
     assert await db.fetch(SERVICE, "select from clew.share") == []
 

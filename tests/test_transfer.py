@@ -83,7 +83,7 @@ async def test_a_fork_is_handed_over_without_what_it_was_forked_from(
     given = await handed(ground, admin, child, "bob")
     assert await texts(ground, bob, given) == ["one", "one"]
     assert await texts(ground, who, session) == ["one", "one", "secret", "secret"]
-    await sessions.delete(ground.db, who, session.thread_id)
+    await sessions.delete(ground.db, who, session.thread_id, actor="a")
     assert await texts(ground, bob, given) == ["one", "one"]
 
 

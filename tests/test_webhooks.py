@@ -328,7 +328,7 @@ async def test_every_way_to_end_a_run_is_told(db: Database, status: str) -> None
     assert (str(row["run_id"]), row["url"]) == (run.run_id, "https://example.com/")
     bob = Principal.owner(await db.owner("acme", "bob"))
     assert await db.fetch(bob, "select from clew.webhook") == []
-    await sessions.delete(db, who, session.thread_id)
+    await sessions.delete(db, who, session.thread_id, actor="a")
     assert await db.fetch(SERVICE, "select from clew.webhook") == []
 
 
