@@ -346,6 +346,6 @@ class Feed(Protocol):
     async def place(
         self, who: Principal, thread_id: str, run_id: str, checkpoint_id: str
     ) -> Cursor:
-        """The place in a run after the first event with this state, as far as it is in the log; its
-        start if there is none."""
+        """The place in a run after the first event with this state, as far as it is here or in the
+        log; its start if there is none."""
         ...

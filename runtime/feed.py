@@ -32,6 +32,8 @@ RECENT = 64
 SOON_SECONDS = 0.1
 # As many events are handed on at once, so that a reader who does not take them holds no more.
 BATCH = 64
+# Rows of the log that may have a state in them.
+STATES = (events.MIXED, events.BULKY)
 # The place after all events of an epoch.
 _ALL = 2**31 - 1
 
@@ -128,11 +130,18 @@ class Follower:
         self, who: Principal, thread_id: str, run_id: str, checkpoint_id: str
     ) -> Cursor:
         """See `events.Feed`."""
-        async for row, entries in reading.logged(self._log, who, thread_id, run_id):
-            for entry in entries:
-                if entry.ref is not None and entry.ref.checkpoint_id == checkpoint_id:
-                    return Cursor(row.epoch, entry.n)
-        return START
+        reader = Reader(who, thread_id, run_id, START, None, brief=False)
+        tape, here = self._tape(reader), START
+        if tape is not None:
+            n = reading.holding(tape.after(tape.first_n - 1) or (), checkpoint_id)
+            here = START if n is None else Cursor(tape.epoch, n)
+            if n is not None and self._whole_run(reader, tape):
+                return here
+        async for row, entries in reading.logged(self._log, who, thread_id, run_id, STATES):
+            n = reading.holding(entries, checkpoint_id)
+            if n is not None:
+                return Cursor(row.epoch, n)
+        return here
 
     async def follow(
         self,
@@ -253,11 +262,7 @@ class Follower:
                 brief_but=reader.brief_but if reader.brief else None,
                 live=None if passes else reader.live,
             )
-            if more:
-                # The last stretch may go on in rows that we do not have yet.
-                end = (rows[-1].epoch, rows[-1].first_n)
-                cut = [row for row in rows if (row.epoch, row.first_n) != end]
-                rows = cut or rows
+            rows = reading.whole(rows, more=more)
             # One by one where that will do: unpacked they are many times as large.
             stretches: Iterable[tuple[events.Row, list[Entry]]] = events.merged(rows)
             skip = set[tuple[int, int]]()

@@ -1,7 +1,7 @@
 """What one reader of a feed keeps: where it is, what for, and what it need not be told."""
 
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Container, Iterable, Sequence
 
 from clew.checkpointing.postgres import Principal
 from clew.runtime import events
@@ -81,16 +81,34 @@ class Reader:
 
 
 async def logged(
-    log: EventLog, who: Principal, thread_id: str, run_id: str
+    log: EventLog, who: Principal, thread_id: str, run_id: str, kinds: Container[int]
 ) -> AsyncGenerator[tuple[events.Row, list[Entry]]]:
-    """What the log has of a run by now. Where a page ends within what one flush has written in
-    several rows, the rest of that is left out."""
+    """What the log has of a run by now, of these kinds."""
     at, more = START, True
     while more:
         rows, more = await log.read(who, thread_id, at, run_id=run_id)
-        for row, entries in events.merged(rows):
+        rows = whole(rows, more=more)
+        if rows:
+            at = Cursor(rows[-1].epoch, rows[-1].last_n)
+        for row, entries in events.merged(row for row in rows if row.kind in kinds):
             yield row, entries
-            at = Cursor(row.epoch, row.last_n)
+
+
+def whole(rows: list[events.Row], *, more: bool) -> list[events.Row]:
+    """What one flush has written may be several rows, and the last of them may not be on the page.
+    What the page ends with is then left for the next, unless it is all."""
+    if not more or not rows:
+        return rows
+    end = (rows[-1].epoch, rows[-1].first_n)
+    return [row for row in rows if (row.epoch, row.first_n) != end] or rows
+
+
+def holding(entries: Iterable[Entry], checkpoint_id: str) -> int | None:
+    """The number of the first event with the state of this checkpoint."""
+    return next(
+        (entry.n for entry in entries if entry.ref and entry.ref.checkpoint_id == checkpoint_id),
+        None,
+    )
 
 
 def some(entries: Sequence[Entry]) -> Sequence[Entry]:

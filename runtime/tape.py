@@ -171,7 +171,7 @@ class Tape:
             return None
         found = self._since(n)
         hidden = self._n - self._shown_n
-        return found[: len(found) - hidden] if hidden else found
+        return found[: max(0, len(found) - hidden)] if hidden else found
 
     async def news(self, n: int, seconds: float) -> None:
         """Wait for an event after this number, or for the end, at most so long."""

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -17,7 +18,7 @@ from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.checkpointing.saver import Saver
 from clew.runtime import compaction, leases, runs, sessions
 from clew.runtime.channels import Channels
-from clew.runtime.events import START, Cursor, Event, EventLog, PostgresLog
+from clew.runtime.events import START, Cursor, Event, EventLog, PostgresLog, Ref
 from clew.runtime.fanout import Fanout
 from clew.runtime.feed import Follower
 from clew.runtime.leases import Ending
@@ -406,6 +407,31 @@ async def test_the_tip_is_where_only_what_comes_is_read(here: Process, there: Pr
     await here.write(tape, "new")
     await here.finish(run, tape)
     assert await there.texts(run, tips[1]) == ['"new"', END]
+
+
+async def test_who_shows_a_state_goes_on_after_it_before_the_log_has_it(
+    here: Process, there: Process
+):
+    run, tape = await here.start()
+    who, shown = Principal.owner(run.owner_id), str(uuid4())
+
+    async def places() -> list[Cursor]:
+        readers = [(here, who), (there, who), (here, Principal.owner(run.owner_id + 1))]
+        return [await each.feed.place(by, run.thread_id, run.run_id, shown) for each, by in readers]
+
+    tape.append("values", b"{}", ref=Ref(shown, "", ()))
+    assert await places() == [Cursor(1, 2), START, START]
+    here.feed.touched(tape)
+    await tape.caught_up()
+    assert await places() == [Cursor(1, 2), Cursor(1, 2), START]
+
+
+async def test_what_is_held_back_is_shown_to_nobody_who_is_further_already(here: Process):
+    _, tape = await here.start()
+    tape.hold()
+    for _ in range(5):
+        tape.append("custom", b"1")
+    assert tape.after(tape.last_n + 2) == []
 
 
 async def test_events_wait_out_an_outage_of_the_log(
