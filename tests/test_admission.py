@@ -38,6 +38,11 @@ async def waiting(dsn: str, count: int) -> list[int]:
     return [pid for (pid,) in rows]
 
 
+def client(url: str) -> httpx.AsyncClient:
+    """One that bears with a slow machine."""
+    return httpx.AsyncClient(base_url=url, timeout=60)
+
+
 async def session(http: httpx.AsyncClient) -> str:
     return (await http.post("/threads", json={})).json()["thread_id"]
 
@@ -49,7 +54,7 @@ def asking(http: httpx.AsyncClient, thread_id: str) -> asyncio.Task[httpx.Respon
 
 @pytest.mark.parametrize("most", [2, 3])
 async def test_who_finds_a_process_full_is_told_when_to_come_back(dsn: str, most: int) -> None:
-    async with serve(dsn, max_requests=most) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serve(dsn, max_requests=most) as url, client(url) as http:
         thread_id = await session(http)
         async with held(dsn, thread_id):
             inside = [asking(http, thread_id) for _ in range(2)]
@@ -68,7 +73,7 @@ async def test_who_finds_a_process_full_is_told_when_to_come_back(dsn: str, most
 
 
 async def test_an_open_stream_takes_no_place(dsn: str) -> None:
-    async with serve(dsn, max_requests=1) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serve(dsn, max_requests=1) as url, client(url) as http:
         thread_id = await session(http)
         body = {"assistant_id": "slow", "input": {"wait": 60}, "stream_mode": ["custom"]}
         path = f"/threads/{thread_id}/runs"
@@ -84,7 +89,7 @@ async def test_an_open_stream_takes_no_place(dsn: str) -> None:
 
 
 async def test_who_has_as_many_runs_as_one_may_is_told_when_to_come_back(dsn: str) -> None:
-    async with serve(dsn, max_runs=1) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serve(dsn, max_runs=1) as url, client(url) as http:
         first, second = await session(http), await session(http)
         body: dict[str, Any] = {"assistant_id": "slow", "input": {"wait": 60}}
         run = (await http.post(f"/threads/{first}/runs", json=body)).json()
@@ -98,7 +103,7 @@ async def test_who_has_as_many_runs_as_one_may_is_told_when_to_come_back(dsn: st
 
 
 async def test_a_request_that_the_database_fails_may_come_again(dsn: str) -> None:
-    async with serve(dsn) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serve(dsn) as url, client(url) as http:
         thread_id = await session(http)
         async with held(dsn, thread_id) as conn:
             asked = asking(http, thread_id)

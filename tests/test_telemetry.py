@@ -231,7 +231,10 @@ async def test_a_run_keeps_the_trace_of_its_caller_however_it_was_asked_for(
 ) -> None:
     path, body = ENTRANCES[entrance]
     accept = {"accept": "application/json, text/event-stream"}
-    async with serve(dsn) as url, httpx.AsyncClient(base_url=url, headers=accept) as http:
+    async with (
+        serve(dsn) as url,
+        httpx.AsyncClient(base_url=url, headers=accept, timeout=60) as http,
+    ):
         thread_id = (await http.post("/threads", json={})).json()["thread_id"]
         answer = await http.post(path.format(thread_id), json=body, headers=PARENT)
         assert answer.status_code == 200, answer.text

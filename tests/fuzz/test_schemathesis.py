@@ -50,12 +50,12 @@ class Server:
 
     def live(self) -> None:
         """Make sure that the ids are those of something that exists."""
-        kept = requests.get(f"{self.url}/sessions/{self.ids.get('thread_id')}", timeout=5)
+        kept = requests.get(f"{self.url}/sessions/{self.ids.get('thread_id')}", timeout=60)
         if kept.status_code != 200:
-            self.ids = asyncio.run_coroutine_threadsafe(self._live(), self.loop).result(30)
+            self.ids = asyncio.run_coroutine_threadsafe(self._live(), self.loop).result(120)
 
     async def _live(self) -> dict[str, Any]:
-        async with httpx.AsyncClient(base_url=self.url, timeout=20) as alice:
+        async with httpx.AsyncClient(base_url=self.url, timeout=60) as alice:
             life = await victim.live(alice, self._database)
         return {**life.ids, "graph_id": "echo", "name": "mark", "owner": "alice"}
 
