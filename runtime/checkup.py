@@ -78,7 +78,8 @@ async def examine_redis(url: str) -> Finding:
         return Finding("redis", False, "no Redis client", "Run: pip install 'clew[redis]'")
     advice = "Start Redis there, or correct CLEW_REDIS_URL. Until then Postgres carries everything."
     try:
-        async with line.Line(url) as found:
+        # Whether it is there at all, not whether it is quick.
+        async with line.Line(url, patience=5.0) as found:
             await found.client.set("clew:doctor", b"1", ex=1)
     except errors.ConfigError as error:
         return Finding("redis", False, f"{shown}: {error}", "Correct CLEW_REDIS_URL.")

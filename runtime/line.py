@@ -30,13 +30,13 @@ FAULTS = (RedisError, OSError)
 class Line:
     """`async with Line(url) as line`. Where Redis is not there it waits for it, and says so."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = ANSWER_SECONDS) -> None:
         try:
             self.client: Redis = Redis.from_url(
                 url,
                 protocol=2,
-                socket_timeout=ANSWER_SECONDS,
-                socket_connect_timeout=ANSWER_SECONDS,
+                socket_timeout=patience,
+                socket_connect_timeout=patience,
                 # A connection that a restart has cut is found out by its next command. Nothing
                 # that is sent here does harm when it is sent twice.
                 retry=Retry(NoBackoff(), 1, (exceptions.ConnectionError,)),

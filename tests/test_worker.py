@@ -119,6 +119,8 @@ async def test_what_a_run_streamed_is_handed_over_when_it_is_cut_off(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("clew.runtime.flusher.FLUSH_SECONDS", 3600)
+    # On a slow machine it would give up before it is done.
+    monkeypatch.setattr("clew.runtime.executor.LEAVING_SECONDS", 30.0)
     GATES.clear()
     async with asyncio.timeout(60), engine(dsn, role="api") as api:
         await api.ask("waits", {"trail": []}, stream_mode=["updates"])
