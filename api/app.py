@@ -31,6 +31,7 @@ from clew.runtime import (
     graphs,
     imports,
     retention,
+    rowkeys,
     runs,
     scribe,
     sources,
@@ -126,6 +127,7 @@ async def _build(stack: AsyncExitStack, settings: Settings, config: Config) -> P
     )
     await isolation.prove(db)
     await registry.register(db, {name: loaded.describe(name) for name in loaded.ids()})
+    await rowkeys.demand(db, keyring.names if keyring else ())
     vault = Vault(keyring) if keyring else None
     saver = Saver(db, vault=vault, serde=serde(config))
     telemetry = Telemetry(loaded.ids(), capacity=settings.concurrency)

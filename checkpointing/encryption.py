@@ -148,6 +148,7 @@ class Keyring:
                 raise EncryptionError(f"encryption key {name} must be {_KEY} bytes long")
         self._ciphers = {name: AESGCM(key) for name, key in keys}
         self._keys = dict(keys)
+        self.names = tuple(self._keys)
         self.newest = keys[0][0]
 
     def __repr__(self) -> str:

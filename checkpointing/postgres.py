@@ -98,6 +98,7 @@ class Database:
         *,
         min_size: int = 1,
         max_size: int = 16,
+        self.opens: list[bytes] = []  # what sealed values begin with that it opens
         seals: Seals | None = None,
     ) -> AsyncGenerator[Database]:
         async def teach(conn: Connection) -> None:
@@ -146,6 +147,7 @@ class Database:
             yield conn
         finally:
             # Not by the pool's `reset`, which would send every return through its workers.
+            db.opens = seals.prefixes if seals is not None else []
             self._used[conn] = time.monotonic()
             await self.pool.putconn(conn)
 

@@ -34,7 +34,7 @@ from psycopg.types.json import Jsonb
 from psycopg.types.string import ByteaLoader
 
 from clew.checkpointing.encryption import Keyring
-from clew.checkpointing.errors import EncryptionError, Tampered
+from clew.checkpointing.errors import EncryptionError, Tampered, UnknownKey
 
 # Long enough that no digest and no nonce, which are bytes too, is ever taken for it.
 MAGIC = b"\x82clewrow"
@@ -66,6 +66,23 @@ class Unopened:
     error: EncryptionError
 
 
+def closed(value: object) -> EncryptionError | None:
+    """Why a value that was read `apart` is not in clear; None where it is. To a process without
+    keys what is sealed comes as the bytes that it is."""
+    if isinstance(value, Unopened):
+        return value.error
+    if not isinstance(value, bytes) or not value.startswith(MAGIC):
+        return None
+    if _end(value) is None:
+        return Tampered("a sealed row was cut off")
+    name = value[_NAME : _NAME + value[_NAME - 1]].decode(errors="replace")
+    return UnknownKey(f"data is encrypted under key {name!r}, and CLEW_ENCRYPTION_KEYS is not set")
+
+
+class _Mark(dict[str, Any]):
+    """What looks like something sealed, until it is known where in its document it stands."""
+
+
 _apart: ContextVar[bool] = ContextVar("apart", default=False)
 
 
@@ -87,6 +104,10 @@ class Seals:
         salt = os.urandom(_SALT)
         name = keyring.newest.encode()
         self.prefix = MAGIC + bytes([len(name)]) + name
+        # What all begins with that this opens.
+        self.prefixes = [
+            MAGIC + bytes([len(known)]) + known for known in map(str.encode, keyring.names)
+        ]
         self._head = self.prefix + salt
         self._cipher = AESGCM(keyring.derive(keyring.newest, salt))
         # Other processes' keys, by the head of what they sealed.
@@ -125,7 +146,10 @@ class Seals:
         return _THEIRS.sub(rb'"$\1', written if isinstance(written, bytes) else written.encode())
 
     def loads(self, text: bytes) -> Any:
-        return json.loads(text, object_hook=self._opened if b'sealed"' in text else None)
+        """A document, open. Only what stands where `close` puts it was sealed by us: the same
+        anywhere else is what somebody wrote before encryption was on."""
+        found = json.loads(text, object_hook=self._opened if b'sealed"' in text else None)
+        return self._behind_it(found) if isinstance(found, _Mark) else found
 
     def close(self, value: Any) -> Any:
         """A JSON document with what `SealedJson` says sealed."""
@@ -147,18 +171,24 @@ class Seals:
         body = json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")
         return {MARK: base64.b64encode(self.seal(body)).decode()}
 
-    def _opened(self, found: dict[str, Any]) -> Any:
-        if any(key.startswith("$$") for key in found):
-            return {_unescaped(key): value for key, value in found.items()}
-        if MARK not in found or len(found) != 1 or not isinstance(found[MARK], str):
-            return found
+    def _opened(self, found: dict[str, Any]) -> dict[str, Any]:
+        if len(found) == 1 and isinstance(found.get(MARK), str):
+            return _Mark(found)
+        return {
+            _unescaped(key): self._behind_it(value)
+            if key in SealedJson.KEYS and isinstance(value, _Mark)
+            else value
+            for key, value in found.items()
+        }
+
+    def _behind_it(self, mark: _Mark) -> Any:
         try:
-            body = base64.b64decode(found[MARK], validate=True)
+            body = base64.b64decode(mark[MARK], validate=True)
         except (binascii.Error, ValueError):
-            return found  # a user's own words, that look like ours
+            return mark  # a user's own words, that look like ours
         # All that a user could write since encryption is on is marked as a user's.
         if not body.startswith(MAGIC) or _end(body) is None:
-            return found
+            return mark
         return json.loads(self.open(body))
 
     def teach(self, conn: psycopg.AsyncConnection[Any]) -> None:

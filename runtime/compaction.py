@@ -7,9 +7,11 @@ from datetime import timedelta
 from itertools import groupby
 from typing import Any, LiteralString
 
+import zstandard
+
 from clew.checkpointing.errors import EncryptionError
 from clew.checkpointing.postgres import SERVICE, Database
-from clew.checkpointing.sealed import Sealed
+from clew.checkpointing.sealed import Sealed, closed
 from clew.runtime.events import BRIEF, BULKY, MIXED, TOKENS, Entry, kind, pack, unpack
 from clew.runtime.sql import queries
 
@@ -17,7 +19,7 @@ log = logging.getLogger(__name__)
 
 STRETCH = 256 * 1024
 EXPIRED_AT_ONCE = 5000
-AT_ONCE = 100
+AT_ONCE = 100_000
 NAME = "expiry"
 
 
@@ -26,7 +28,8 @@ async def expire(db: Database, retention: timedelta, tokens: timedelta) -> None:
     and what runs of some agents streamed, a bounded number at a time. One replica does it."""
     await db.execute(SERVICE, queries["keep_partitions"], {"retention": retention})
     async with db.transaction(SERVICE) as conn:
-        # Held by a transaction of its own, for each step is one.
+        # Held by a transaction of its own, for each step is one: it is idle all the while.
+        await conn.execute("set local idle_in_transaction_session_timeout = 0")
         cursor = await conn.execute(queries["hold_reader"], {"name": NAME})
         row = await cursor.fetchone()
         if row is None or not row["held"]:
@@ -45,14 +48,15 @@ async def _drain(db: Database, query: LiteralString, retention: timedelta) -> No
 
 async def _put_together(db: Database, tokens: timedelta) -> None:
     """Compact what was not when its run ended: tokens cannot be told from the rest there."""
-    values: dict[str, Any] = {"retention": tokens, "limit": AT_ONCE, "after_run_id": None}
-    while rows := await db.fetch(SERVICE, queries["mixed_runs"], values):
-        for row in rows:
-            try:
-                await compact(db, row["thread_id"], str(row["run_id"]))
-            except EncryptionError as error:
-                log.warning("what run %s streamed stays as it is: %s", row["run_id"], error)
-        values["after_run_id"] = rows[-1]["run_id"]
+    values: dict[str, Any] = {"retention": tokens, "limit": AT_ONCE}
+    for row in await db.fetch(SERVICE, queries["mixed_runs"], values):
+        try:
+            await compact(db, row["thread_id"], str(row["run_id"]))
+        except EncryptionError as error:
+            log.warning("what run %s streamed stays as it is: %s", row["run_id"], error)
+        except _UNREADABLE as error:
+            why = type(error).__name__
+            log.warning("what run %s streamed stays as it is: %s", row["run_id"], why)
 
 
 async def compact(db: Database, thread_id: str, run_id: str) -> None:
@@ -61,6 +65,9 @@ async def compact(db: Database, thread_id: str, run_id: str) -> None:
     found = await db.fetch(SERVICE, queries["rows_to_compact"], key)
     if len(found) < 2 and all(row["kind"] != MIXED for row in found):
         return
+    for row in found:
+        if (error := closed(row["body"])) is not None:
+            raise error
     values: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     for epoch, rows in groupby(found, key=lambda row: row["epoch"]):
         entries = [e for row in rows for e in unpack(row["codec"], row["body"])]
@@ -77,6 +84,8 @@ async def compact(db: Database, thread_id: str, run_id: str) -> None:
     )
 
 
+# A body that was cut off, or is of no form that this release knows.
+_UNREADABLE = (zstandard.ZstdError, RuntimeError, TypeError, ValueError)
 _COLUMNS = ("epochs", "firsts", "lasts", "kinds", "codecs", "bodies")
 
 

@@ -5,15 +5,16 @@ like any other, or are given up. Any number of processes may look; each question
 import dataclasses
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 from psycopg.rows import DictRow
 from pydantic_core import from_json
 
-from clew.checkpointing.errors import EncryptionError
+from clew.checkpointing.errors import EncryptionError, UnknownKey
 from clew.checkpointing.postgres import SERVICE, Database, Principal
-from clew.checkpointing.sealed import apart
+from clew.checkpointing.sealed import apart, closed
 from clew.runtime import errors, runs
 from clew.runtime.requests import RunRequest
 from clew.runtime.sql import queries
@@ -26,22 +27,26 @@ LIMIT = 100
 async def meet(db: Database) -> bool:
     """Deal with what is due; whether runs wait to be claimed because of it."""
     with apart():
-        due = await db.fetch(SERVICE, queries["overdue_interrupts"], {"limit": LIMIT})
+        values = {"limit": LIMIT, "opens": db.opens}
+        due = await db.fetch(SERVICE, queries["overdue_interrupts"], values)
     waits = False
     for thread_id, group in groupby(due, key=lambda row: row["thread_id"]):
         asked = list(group)
-        answers = {
-            row["interrupt_id"]: from_json(row["on_deadline"])
-            for row in asked
-            if isinstance(row["on_deadline"], bytes)
-        }
+        answers: dict[str, Any] = {}
+        for row in asked:
+            # Without an answer that can be read, it is given up.
+            if row["on_deadline"] is not None and closed(row["on_deadline"]) is None:
+                with suppress(ValueError):
+                    answers[row["interrupt_id"]] = from_json(row["on_deadline"])
         await _give_up(db, thread_id, {row["interrupt_id"] for row in asked} - answers.keys())
         if answers:
             try:
                 waits = await _answer(db, thread_id, asked, answers) or waits
-            except EncryptionError as error:
-                # As a question without an answer: it would be found again and again.
+            except UnknownKey as error:
                 log.error("session %s is not answered: %s", thread_id, error)  # noqa: TRY400 - known
+            except (EncryptionError, TypeError, ValueError, OverflowError) as error:
+                # As a question without an answer: it would be found again and again.
+                log.error("session %s is not answered: %s", thread_id, type(error).__name__)  # noqa: TRY400 - it may quote
                 await _give_up(db, thread_id, answers)
     return waits
 

@@ -7,6 +7,7 @@ what it wrote beside the old head, such as the answer to a question, is taken ba
 with a command, an answer or a checkpoint id would apply it twice.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, cast
@@ -25,6 +26,8 @@ from clew.runtime.runs import Run
 from clew.runtime.sql import queries
 from clew.runtime.user import User
 
+log = logging.getLogger(__name__)
+
 Json = dict[str, Any]
 Nodes = Sequence[str] | Literal["*"] | None
 
@@ -37,8 +40,12 @@ def asked(run: Run) -> tuple[RunRequest, Exception | None]:
     """What was asked; where that cannot be read, what can be said of any run, and why."""
     try:
         return run.request(), None
-    except RuntimeError as error:
-        return RunRequest(graph_id=run.graph_id, protocol=run.protocol), error
+    except (TypeError, ValueError, OverflowError) as error:
+        # The client is not told: it may name keys. A field of the wrong type names no value.
+        why = run.fault or f"{type(error).__name__} in one of its fields"
+        log.error("the request of run %s cannot be read: %s", run.run_id, why)  # noqa: TRY400
+        fault = RuntimeError("The request of this run cannot be read.")
+        return RunRequest(graph_id=run.graph_id, protocol=run.protocol), fault
 
 
 async def reenter(db: Database, saver: Saver, run: Run, request: RunRequest) -> bool:

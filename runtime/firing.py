@@ -17,7 +17,7 @@ import psycopg
 
 from clew.checkpointing.errors import DatabaseUnreachable
 from clew.checkpointing.postgres import SERVICE, Connection, Database, Principal
-from clew.checkpointing.sealed import Unopened, apart
+from clew.checkpointing.sealed import apart, closed
 from clew.runtime import errors, ids, notifier, runs, sessions, turns
 from clew.runtime.crons import Cron
 from clew.runtime.graphs import Graphs
@@ -72,7 +72,7 @@ class Crons:
             try:
                 while await self.tick() == BATCH:
                     pass
-                row = await self._db.one(SERVICE, queries["next_cron"])
+                row = await self._db.one(SERVICE, queries["next_cron"], {"opens": self._db.opens})
                 if row is not None and row["wait"] is not None:
                     wait = min(wait, max(0.01, row["wait"].total_seconds()))
             except (psycopg.Error, DatabaseUnreachable) as error:
@@ -83,13 +83,18 @@ class Crons:
     async def tick(self) -> int:
         """Fire what is due now, a bounded number; says how many there were."""
         with apart():
-            due = await self._db.fetch(SERVICE, _DUE, {"limit": BATCH})
+            due = await self._db.fetch(SERVICE, _DUE, {"limit": BATCH, "opens": self._db.opens})
         for row in due:
-            if isinstance(row["request"], Unopened):
-                log.error("cron %s cannot be read: %s", row["cron_id"], row["request"].error)
-                await self._skip(Cron.of({**row, "request": b"{}"}), "failed")
+            why = closed(row["request"])
+            try:
+                cron = Cron.of(row) if why is None else None
+            except ValueError:
+                cron, why = None, "it is not in a form that this release knows"
+            if cron is not None:
+                await self._meet(cron)
             else:
-                await self._meet(Cron.of(row))
+                log.error("cron %s cannot be read: %s", row["cron_id"], why)
+                await self._skip(Cron.of({**row, "request": b"{}"}), "failed")
         return len(due)
 
     async def _meet(self, cron: Cron) -> None:

@@ -97,9 +97,10 @@ async def reap(db: Database, worker_id: int, telemetry: Telemetry | None = None)
 
 
 async def claim(db: Database, worker_id: int, limit: int) -> list[Run]:
-    """The oldest due runs of free sessions, now this worker's and running. They are its own even
-    where their request cannot be read, and have a `fault` then."""
-    values = {"worker_id": worker_id, "limit": limit}
+    """The oldest due runs of free sessions, now this worker's and running; not those under a key
+    that this process lacks. They are its own even where their request cannot be read, and have a
+    `fault` then."""
+    values = {"worker_id": worker_id, "limit": limit, "opens": db.opens}
     try:
         with apart():
             rows = await db.fetch(SERVICE, queries["claim_runs"], values)

@@ -4,7 +4,8 @@ page at a time and each in a transaction of its own, so it may be cut off and ru
 """
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from psycopg.rows import DictRow
@@ -13,8 +14,10 @@ from clew.checkpointing.encryption import Keyring
 from clew.checkpointing.errors import EncryptionError
 from clew.checkpointing.postgres import SERVICE, Database
 from clew.checkpointing.sealed import MAGIC, Seals, Unopened, apart
-from clew.runtime import words
+from clew.runtime import errors, words
 from clew.runtime.sql import queries
+
+log = logging.getLogger(__name__)
 
 _PAGE = 200
 
@@ -113,8 +116,8 @@ def _fresh(seals: Seals, kind: Kind, row: DictRow) -> DictRow:
             continue
         if name in kind.bodies:
             fresh[name] = seals.seal(seals.open(value))
-        else:  # as text: as JSON it would be somebody's own words that look sealed
-            fresh[name] = json.dumps(seals.close(seals.disclose(value)))
+        else:  # as text, either way
+            fresh[name] = json.dumps(seals.close(seals.loads(value.encode())))
     return fresh
 
 
@@ -123,3 +126,25 @@ async def in_use(db: Database) -> dict[str, int]:
     values = {"magic": MAGIC, "length": len(MAGIC)}
     rows = await db.fetch(SERVICE, queries["row_keys_in_use"], values)
     return {row["key_id"].decode(errors="replace"): row["values"] for row in rows}
+
+
+async def demand(db: Database, known: Collection[str]) -> None:
+    """Refuse to begin where the newest of what is stored needs a key that is not among these. It is
+    only a look: `in_use` goes through everything."""
+    for row in await db.fetch(SERVICE, queries["newest_keys"]):
+        if (key := row["key"].decode(errors="replace")) not in known:
+            raise errors.ConfigError(
+                f"The database has a {row['kind']} that is encrypted under key {key!r}: "
+                "CLEW_ENCRYPTION_KEYS has to name it, behind the newest."
+            )
+
+
+async def complain(db: Database) -> None:
+    """Say what is due and left for a process that has its key."""
+    for row in await db.fetch(SERVICE, queries["withheld"], {"opens": db.opens}):
+        log.error(
+            "%s %s waits for a process that has key %r: CLEW_ENCRYPTION_KEYS does not name it here",
+            row["kind"],
+            row["id"],
+            row["key"].decode(errors="replace"),
+        )

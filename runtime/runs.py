@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from clew.checkpointing.exchange import Statement
 from clew.checkpointing.postgres import Connection, Database, Principal
-from clew.checkpointing.sealed import MAGIC, Sealed, Unopened
+from clew.checkpointing.sealed import Sealed, closed
 from clew.runtime import errors, ids
 from clew.runtime.requests import Multitask, Protocol, RunRequest
 from clew.runtime.sessions import Filter, missing
@@ -74,27 +74,25 @@ class Run:
     def claimed(cls, row: DictRow) -> Self:
         """The same of a row that was read `apart`. A request that cannot be read is the fault of
         this run, which ends by it, and of no other that came along."""
-        body: bytes | Unopened = row["request"]
-        if isinstance(body, Unopened):
-            why = str(body.error)
-        elif body.startswith(MAGIC):
-            why = "it is encrypted, and CLEW_ENCRYPTION_KEYS is not set"
+        body = row["request"]
+        if (error := closed(body)) is not None:
+            why = str(error)
         else:
             why = "it is not in a form that this release knows"
             with suppress(ValueError):
-                if body.startswith(b"{"):
-                    return cls.of(row)
-        bare = cls.of({**row, "request": b"{}"})
-        return replace(bare, fault=f"The request of this run cannot be read: {why}")
+                if body.startswith(b"{") and _formed((run := cls.of(row)).kwargs):
+                    return run
+        return replace(cls.of({**row, "request": b"{}"}), fault=why)
 
     @property
     def over(self) -> bool:
         return self.status in TERMINAL
 
     def request(self) -> RunRequest:
-        """What was asked, for the one who carries it out. RuntimeError where it cannot be read."""
+        """What was asked, for the one who carries it out. ValueError, TypeError or OverflowError
+        where it cannot be read."""
         if self.fault is not None:
-            raise RuntimeError(self.fault)
+            raise ValueError(self.fault)
         return RunRequest.decode(
             self.kwargs,
             graph_id=self.graph_id,
@@ -109,6 +107,18 @@ class Run:
         kept = {name: value for name, value in self.kwargs.items() if name not in _HIDDEN}
         during = self.kwargs.get("durability") != "exit"
         return {**dict.fromkeys(_ASKABLE), "checkpoint_during": during, **kept}
+
+
+def _formed(kwargs: Json) -> bool:
+    """Whether that of a request is in its form which is looked into before its run has anywhere to
+    fail."""
+    modes = kwargs.get("stream_mode", [])
+    return (
+        isinstance(kwargs.get("trace") or {}, dict)
+        and isinstance(kwargs.get("command") or {}, dict)
+        and isinstance(modes, list)
+        and all(isinstance(mode, str) for mode in cast("list[Any]", modes))
+    )
 
 
 # Of the request: who asked and from where, and what no client reads.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ import psycopg
 from clew.checkpointing.errors import CheckpointError, DatabaseUnreachable
 from clew.checkpointing.postgres import Database, Principal
 from clew.checkpointing.saver import Saver
-from clew.runtime import compaction, deadlines, errors, executor, leases, notifier, runs
+from clew.runtime import compaction, deadlines, errors, executor, leases, notifier, rowkeys, runs
 from clew.runtime.cache import Cache
 from clew.runtime.executor import Executor, Turn
 from clew.runtime.feed import Follower
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 REAP_SECONDS = 0.5
 DEADLINE_SECONDS = 2.0
-UPKEEP_SECONDS = 3600.0
+UPKEEP_MINUTES = 60
 BATCH = 16
 
 
@@ -335,9 +336,11 @@ class Worker:
             await asyncio.sleep(DEADLINE_SECONDS)
 
     async def _upkeep(self) -> None:
-        while True:
-            await compaction.expire(self._db, *self._retention)
-            await asyncio.sleep(UPKEEP_SECONDS)
+        for minute in count():
+            await rowkeys.complain(self._db)
+            if minute % UPKEEP_MINUTES == 0:
+                await compaction.expire(self._db, *self._retention)
+            await asyncio.sleep(60.0)
 
     def _heed(self, held: list[leases.Held], asked: float) -> None:
         """Stop what was cancelled, and what is not ours any more; what started since the database

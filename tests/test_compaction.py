@@ -1,14 +1,19 @@
 """The log's upkeep: days come and go as partitions, tokens may go sooner, nothing else does."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from clew.checkpointing.encryption import Keyring
 from clew.checkpointing.postgres import SERVICE, Database, Principal
+from clew.checkpointing.sealed import Seals
 from clew.runtime import assistants, compaction, leases, runs, sessions, transfer
 from clew.runtime.events import BRIEF, BULKY, MIXED, TOKENS, Entry, PostgresLog, Row, pack, unpack
 from clew.runtime.requests import RunRequest
@@ -179,6 +184,41 @@ async def test_tokens_of_a_run_that_was_not_compacted_may_go_before_the_rest_too
     rows = await db.fetch(SERVICE, "select codec, body from clew.event")
     names = {entry.name for row in rows for entry in unpack(row["codec"], row["body"])}
     assert names == {"metadata", "updates", *([] if over else ["messages"])}
+
+
+@pytest.mark.parametrize("keyring", [None, Keyring([("other", os.urandom(32))])])
+async def test_what_cannot_be_read_stays_as_it_is_and_keeps_back_nothing(
+    db: Database, dsn: str, keyring: Keyring | None
+) -> None:
+    sealed = Seals(Keyring([("k1", os.urandom(32))])).seal(b"said")
+    said = pack([Entry(2, 1, name, (), None, b"{}", b"{}") for name in ("messages", "updates")])
+    for codec, body in ((1, sealed), (0, sealed), (1, b"x"), (0, b"x"), (0, b"[1]"), said):
+        run = await run_of(db)
+        row = Row(run.thread_id, run.run_id, 1, 2, 3, v2=False, kind=MIXED, codec=codec, body=body)
+        await PostgresLog(db).append([row])
+        assert await leases.finish(db, run, leases.Ending(status="success", rest="idle"), [])
+    await age(db, 2)
+    async with Database.open(dsn, seals=Seals(keyring) if keyring else None) as lacking:
+        await compaction.expire(lacking, 30 * DAY, DAY)
+    left = await db.fetch(SERVICE, "select run_id from clew.event where kind = 2")
+    assert len(left) == 5
+    assert run.run_id not in {str(row["run_id"]) for row in left}
+
+
+async def test_upkeep_holds_its_place_however_short_a_server_lets_transactions_idle(
+    db: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
+        named = sql.Identifier(conn.info.dbname)
+        limit = "alter database {} set idle_in_transaction_session_timeout = '2s'"
+        await conn.execute(sql.SQL(limit).format(named))
+
+    async def slow(*_: object) -> None:
+        await db.fetch(SERVICE, "select pg_sleep(2.5)")
+
+    monkeypatch.setattr(compaction, "_drain", slow)
+    async with Database.open(dsn) as strict:
+        await compaction.expire(strict, 30 * DAY, 30 * DAY)
 
 
 async def test_what_is_compacted_while_the_session_is_handed_over_goes_with_it(db: Database):

@@ -1,6 +1,7 @@
 """What is sealed beside checkpoints is counted and moved, column by column; none is forgotten."""
 
 import asyncio
+import base64
 import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, LiteralString
@@ -177,3 +178,32 @@ async def test_a_row_that_cannot_be_opened_keeps_none_of_the_others_back(
             with pytest.raises(UnknownKey, match="1 rows were left as they were"):
                 await rowkeys.reseal(db, Keyring([NEW, OLD]))
             assert (await rowkeys.in_use(db)).keys() == {"k2", "lost"}
+
+
+@pytest.mark.parametrize("opens", [True, False])
+async def test_words_that_look_sealed_are_moved_as_they_are(
+    full: Database, dsn: str, *, opens: bool
+) -> None:
+    """However often, and be they of somebody else: they are opened once, and no word of a user's
+    keeps a key from being dropped."""
+    new = Keyring([NEW, OLD])
+    stolen = base64.b64encode(Seals(new).seal(b'"of somebody else"')).decode()
+    for words in (
+        {"$sealed": 1},
+        {"$$sealed": 1},
+        {"$sealed": stolen},
+        {"$$sealed": {"$sealed": stolen}},
+        {"$sealed": stolen[:-8] + "AAAAAAA="},
+    ):
+        document = {"t": [{"value": words, "response_schema": words}], "message": words}
+        change: LiteralString = "update clew.session set interrupts = %(d)s, error = %(d)s"
+        await full.execute(SERVICE, change, {"d": SealedJson(document)})
+        await full.execute(SERVICE, "update clew.run set error = %s", [SealedJson(document)])
+        async with Database.open(dsn, seals=Seals(new) if opens else None) as db:
+            for _ in range(2):
+                await rowkeys.reseal(db, new)
+        rows = await full.fetch(
+            SERVICE,
+            "select s.interrupts, s.error, r.error as other from clew.session s, clew.run r",
+        )
+        assert rows == [{"interrupts": document, "error": document, "other": document}]

@@ -176,6 +176,23 @@ async def test_sealed_bytes_in_a_document_of_somebody_elses_are_not_opened(
         assert CANARY not in json.dumps(row, ensure_ascii=False)
 
 
+async def test_what_somebody_planted_before_encryption_was_on_is_his_own_words(
+    sealing: Database, dsn: str
+) -> None:
+    """Not an error of the whole page that it is on: only what stands where we seal is ours."""
+    seals = Seals(Keyring(NAMES))
+    looks = {"$sealed": base64.b64encode(b"\x82clewrow\x02k2" + b"0" * 60).decode()}
+    stolen = {"$sealed": base64.b64encode(seals.seal(json.dumps(CANARY).encode())).decode()}
+    query = "select %s::jsonb as j"
+    for planted in (looks, stolen):
+        for document in ({"x": planted}, {"x": [planted]}, {"value": [planted]}):
+            row = await sealing.one(SERVICE, query, [json.dumps(document)])
+            assert row == {"j": document}
+    for document in (looks, {"value": looks}, {"x": [{"message": looks}]}):
+        with pytest.raises(Tampered):
+            await sealing.one(SERVICE, query, [json.dumps(document)])
+
+
 async def test_rows_are_brought_under_the_newest_key(dsn: str, tmp_path: Path) -> None:
     """Begun without keys, then encrypted, then rotated; all of it stays readable."""
     first, second = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))

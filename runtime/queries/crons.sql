@@ -50,11 +50,13 @@ where (%(assistant_id)s::uuid is null or assistant_id = %(assistant_id)s)
     and clew.allows(metadata, %(allowed)s)
 
 -- name: due_crons
--- Only a look: who fires one claims it first.
-select * from clew.cron where next_at <= now() order by next_at limit %(limit)s
+-- Only a look: who fires one claims it first. One under a key that this process lacks is left for
+-- one that has it.
+select * from clew.cron where next_at <= now() and clew.opens(request, %(opens)s::bytea[])
+order by next_at limit %(limit)s
 
 -- name: next_cron
-select min(next_at) - now() as wait from clew.cron
+select min(next_at) - now() as wait from clew.cron where clew.opens(request, %(opens)s::bytea[])
 
 -- name: claim_cron
 -- Nothing, if somebody else has fired it or is at it, or if it was changed meanwhile.

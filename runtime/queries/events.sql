@@ -109,13 +109,13 @@ where e.ctid = old.ctid and e.tableoid = old.tableoid
 
 -- name: mixed_runs
 -- Runs that are over and were not put together, as where their worker died at that moment: their
--- tokens lie among the rest. Page by page, so that one that fails is not met again.
+-- tokens lie among the rest. All at once: an index for it would cost every flush, whose rows are of
+-- this kind, and without one each look reads the log.
 select distinct c.thread_id, c.run_id from clew.event c
 where c.kind = 2 and c.created_at < now() - %(retention)s::interval
-    and (%(after_run_id)s::uuid is null or c.run_id > %(after_run_id)s)
     and not exists (select from clew.run r
         where r.run_id = c.run_id and r.status in ('pending', 'running') offset 0)
-order by c.run_id limit %(limit)s
+limit %(limit)s
 
 -- name: expire_tokens
 -- Tokens may have a shorter life than the rest; bounded, so that it never holds anyone up.

@@ -17,12 +17,17 @@ where i.thread_id = %(thread_id)s and i.interrupt_id = %(interrupt_id)s and i.ou
 returning i.*
 
 -- name: overdue_interrupts
--- Together with the others of its session that are due.
+-- Together with the others of its session that are due. Left for another process is what needs a key
+-- that this one lacks: the answer, or the request of the run that asked.
 select i.thread_id, i.owner_id, i.interrupt_id, i.run_id, i.on_deadline, i.created_at,
     s.graph_id, s.assistant_id
 from clew.interrupt i join clew.session_state s using (thread_id)
 where i.outcome is null and i.deadline_at <= now()
     and s.status = 'interrupted' and s.state in ('active', 'idle')
+    and clew.opens(i.on_deadline, %(opens)s::bytea[])
+    and (i.on_deadline is null or not exists (
+        select from clew.run r
+        where r.run_id = i.run_id and not clew.opens(r.request, %(opens)s::bytea[])))
 order by i.thread_id, i.interrupt_id limit %(limit)s
 
 -- name: give_up_interrupts

@@ -59,7 +59,8 @@ returning r.run_id, gone.worker_id, gone.lapsed
 -- The oldest due run of each session that nothing runs in. Moving the epoch on waits for writes of
 -- the last holder that are under way, and nothing that it writes later lands. Heads are locked in
 -- one order, so that claims and flushes do not deadlock. `offset 0` and `lateral` have everything
--- looked up one by one: as a join it would read the runs and heads of everybody.
+-- looked up one by one: as a join it would read the runs and heads of everybody. A request under a
+-- key that this process lacks is left for one that has it, and so is what waits behind it.
 with me as materialized (
     select worker_id from clew.worker where worker_id = %(worker_id)s and lease_until > now()
 ),
@@ -71,6 +72,7 @@ next as materialized (
         and not exists (
             select from clew.run o where o.thread_id = r.thread_id and o.status = 'pending'
                 and (o.due_at, o.run_no) < (r.due_at, r.run_no) offset 0)
+        and clew.opens(r.request, %(opens)s::bytea[])
     order by r.due_at, r.run_no limit %(limit)s
     for update of r skip locked
 ),

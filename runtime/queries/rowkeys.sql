@@ -59,7 +59,9 @@ update clew.interrupt set value = %(value)s, response_schema = %(response_schema
 where thread_id = %(thread_id)s and interrupt_id = %(interrupt_id)s
 
 -- name: sessions_to_seal
-select thread_id, interrupts, error from clew.session
+-- As text, here and below: a connection that opens what it reads would take a user's own words for
+-- what is sealed, the second time.
+select thread_id, interrupts::text as interrupts, error::text as error from clew.session
 where (interrupts <> '{}' or error is not null)
     and (%(after_thread_id)s::text is null or thread_id > %(after_thread_id)s)
 order by thread_id limit %(page)s for update
@@ -68,7 +70,7 @@ order by thread_id limit %(page)s for update
 update clew.session set interrupts = %(interrupts)s, error = %(error)s where thread_id = %(thread_id)s
 
 -- name: errors_to_seal
-select run_id, error from clew.run
+select run_id, error::text as error from clew.run
 where error is not null and (%(after_run_id)s::uuid is null or run_id > %(after_run_id)s)
 order by run_id limit %(page)s for update
 
@@ -113,3 +115,37 @@ select substring(head from %(length)s + 2 for get_byte(head, %(length)s)) as key
     count(*) as values
 from heads where substring(head for %(length)s) = %(magic)s and length(head) > %(length)s
 group by 1
+
+-- name: newest_keys
+-- The keys that the newest rows of each kind are under: a bounded look.
+select distinct kind, key from (
+    select 'run' as kind, clew.key_of(request) as key from (
+        select request from clew.run order by run_id desc limit 8) r
+    union all
+    select 'cron', clew.key_of(request) from (
+        select request from clew.cron where next_at is not null order by next_at desc limit 8) c
+    union all
+    select 'question', clew.key_of(value) from (
+        select value from clew.interrupt where outcome is null and deadline_at is not null
+        order by deadline_at desc limit 8) i
+    union all
+    select 'lineage', convert_to(key_id, 'UTF8') from (
+        select key_id from clew.lineage order by lineage_id desc limit 8) l) newest
+where key is not null
+order by kind, key
+
+-- name: withheld
+-- What is due and needs a key that this process lacks, one of each kind among the first that are due.
+(select 'run' as kind, run_id::text as id, clew.key_of(request) as key from (
+    select run_id, request from clew.run
+    where status = 'pending' and due_at <= now() order by due_at, run_no limit 1000) r
+where not clew.opens(request, %(opens)s::bytea[]) limit 1)
+union all
+(select 'cron', cron_id::text, clew.key_of(request) from (
+    select cron_id, request from clew.cron where next_at <= now() order by next_at limit 1000) c
+where not clew.opens(request, %(opens)s::bytea[]) limit 1)
+union all
+(select 'question', thread_id || ' ' || interrupt_id, clew.key_of(on_deadline) from (
+    select thread_id, interrupt_id, on_deadline from clew.interrupt
+    where outcome is null and deadline_at <= now() order by deadline_at limit 1000) i
+where not clew.opens(on_deadline, %(opens)s::bytea[]) limit 1)
