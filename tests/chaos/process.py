@@ -93,7 +93,12 @@ async def serve(options: argparse.Namespace) -> None:
         }
     )
     settings = Settings.model_validate(
-        {"heartbeat": options.heartbeat, "lease": options.lease, "concurrency": options.concurrency}
+        {
+            "heartbeat": options.heartbeat,
+            "lease": options.lease,
+            "concurrency": options.concurrency,
+            "max_attempts": 100,  # the longer a run takes, the more often it is struck
+        }
     )
     if options.skew:
         skew(options.skew)
