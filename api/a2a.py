@@ -13,7 +13,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from clew.api import intake, outcome, problems, sse
+from clew.api import admission, intake, outcome, problems, sse
 from clew.api.a2a_words import METHODS, State, Unreadable, Words, text_of
 from clew.api.auth import Caller, Who
 from clew.api.deps import Clew, Parts, reach
@@ -255,6 +255,7 @@ async def send(clew: Parts, who: Caller, chosen: Assistant, params: Json, words:
     how: Json = params.get("configuration") or {}
     if how.get("returnImmediately") or how.get("blocking") is False:
         return words.result("task", words.task(_task_id(run), run.thread_id, "submitted"))
+    admission.leave()
     await outcome.of(clew, who, run)
     done = await runs.get(clew.db, who.principal, run.thread_id, run.run_id)
     return words.result("task", await _task(clew, who, done, words))
@@ -268,6 +269,7 @@ async def cancel(clew: Parts, who: Caller, _chosen: Assistant, params: Json, wor
     run = await _find(clew, who, params)
     if run.status not in ("pending", "running"):
         raise Fault(NOT_CANCELABLE, "Task cannot be canceled")
+    admission.leave()
     await clew.worker.cancel(who.principal, run.thread_id, run.run_id, wait=outcome.PATIENCE)
     return words.task(_task_id(run), run.thread_id, "canceled")
 

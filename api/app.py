@@ -90,6 +90,7 @@ async def running(settings: Settings, config: Config) -> AsyncGenerator[Serving]
             await handing_over
         finally:
             handing_over.cancel()
+            await asyncio.wait([handing_over])
 
 
 async def _hand_over(parts: Parts) -> None:
@@ -126,8 +127,8 @@ async def _build(stack: AsyncExitStack, settings: Settings, config: Config) -> P
         Database.open(dsn, max_size=settings.pool_size, seals=seals)
     )
     await isolation.prove(db)
-    await registry.register(db, {name: loaded.describe(name) for name in loaded.ids()})
     await rowkeys.demand(db, keyring.names if keyring else ())
+    await registry.register(db, {name: loaded.describe(name) for name in loaded.ids()})
     vault = Vault(keyring) if keyring else None
     saver = Saver(db, vault=vault, serde=serde(config))
     telemetry = Telemetry(loaded.ids(), capacity=settings.concurrency)

@@ -30,7 +30,7 @@ class Bounded:
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 if read > self._limit:
-                    # Not one of ours: routes that parse a body hand on only this kind.
+                    # Not one of ours, see `problems`.
                     raise HTTPException(413, self._fault)
             return message
 

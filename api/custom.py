@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clew.api import problems
 from clew.api.auth import Gate
 from clew.checkpointing.errors import CheckpointError
+from clew.checkpointing.postgres import TROUBLE
 from clew.runtime import errors, imports
 from clew.runtime.config import Config, Headers, Http
 
@@ -63,7 +64,7 @@ class Guarded:
         ):
             try:
                 await self._gate.admit(HTTPConnection(scope))
-            except (errors.ClewError, CheckpointError) as error:
+            except (errors.ClewError, CheckpointError, TROUBLE) as error:
                 refusal: Response = problems.of(error)
                 await refusal(scope, receive, send)
                 return

@@ -28,6 +28,9 @@ _ABOUT = {
     "langsmith_tracer",
 }
 
+# It is in an index, which holds no more than a third of a page.
+LONGEST_KEY = 255
+
 
 async def start(
     clew: Parts,
@@ -40,6 +43,9 @@ async def start(
 ) -> Run:
     """Make the run, and the session where there is none yet and the body asks for one."""
     command = body.command.model_dump(exclude_none=True) if body.command else None
+    key = request.headers.get("idempotency-key") if request else None
+    if key is not None and len(key) > LONGEST_KEY:
+        raise errors.Invalid(f"Idempotency-Key: at most {LONGEST_KEY} characters")
     if thread_id is None and command and "resume" in command:
         raise errors.BadRequest("You must provide a thread_id when resuming.")
     if body.webhook is not None:
@@ -79,7 +85,7 @@ async def start(
         after=timedelta(seconds=body.after_seconds),
         temporary=session.temporary,
         user=who.shown(),
-        idempotency_key=request.headers.get("idempotency-key") if request else None,
+        idempotency_key=key,
         trace=carrier(),
     )
     return await clew.worker.submit(who.principal, session.owner_id, session.thread_id, asked)

@@ -6,7 +6,7 @@ from typing import Any, cast
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from clew.api import health, intake, outcome, problems
+from clew.api import admission, health, intake, outcome, problems
 from clew.api.auth import Caller, Who
 from clew.api.deps import Clew, Parts
 from clew.api.reply import Reply
@@ -154,6 +154,7 @@ async def call(clew: Parts, who: Caller, params: Json) -> Json:
         run = await intake.start(clew, who, None, body, None)
     except errors.ClewError as error:
         return _told(str(error), failed=True)
+    admission.leave()
     result = json.loads(await outcome.of(clew, who, run))
     if "__error__" in result:
         fault = result["__error__"]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from clew.checkpointing import errors as below
-from clew.checkpointing.postgres import AWAY
+from clew.checkpointing.postgres import TROUBLE, passes
 from clew.runtime import errors
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ STATUS: dict[type[BaseException], int] = {
     errors.Stale: 412,
     below.CheckpointError: 500,
     below.DatabaseUnreachable: 503,
-    AWAY: 503,
     below.UnknownThread: 404,
     below.UnknownCheckpoint: 404,
     below.UnknownLabel: 404,
@@ -52,6 +51,10 @@ STATUS: dict[type[BaseException], int] = {
     below.BundleError: 422,
     below.StockError: 422,
 }
+
+# What is refused while a body is read has to come as an error of Starlette's: routes that parse a
+# body hand on no other.
+_OURS = {413: errors.TooLarge.code, 503: errors.Unavailable.code}
 
 SOON = timedelta(seconds=1)  # to try again, where the database is away or has too much to do
 
@@ -110,16 +113,16 @@ def response(
 
 def of(error: BaseException) -> Response:
     """The response to an error of ours."""
+    if passes(error):
+        log.warning("the database failed a request: %s", error)
+        # Its own words may name hosts and statements.
+        error = below.DatabaseUnreachable("the database did not answer; try again")
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request failed", exc_info=error)
         code = getattr(error, "code", "internal")
         return response(status, "Internal Server Error", code=code)
     headers: dict[str, str] = {}
-    if isinstance(error, AWAY):
-        log.warning("the database failed a request: %s", error)
-        # Its own words may name hosts and statements.
-        error = below.DatabaseUnreachable("the database did not answer; try again")
     away = isinstance(error, below.DatabaseUnreachable)
     retry_after: timedelta | None = SOON if away else getattr(error, "retry_after", None)
     if retry_after is not None:
@@ -138,7 +141,7 @@ def install(app: FastAPI) -> None:
     async def http(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers or {})
-        code = errors.TooLarge.code if error.status_code == 413 else None
+        code = _OURS.get(error.status_code)
         return response(error.status_code, str(error.detail), code=code, headers=headers)
 
     async def validation(_request: Request, error: Exception) -> Response:
@@ -147,7 +150,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(errors.ClewError, ours)
     app.add_exception_handler(below.CheckpointError, ours)
-    app.add_exception_handler(AWAY, ours)
+    app.add_exception_handler(TROUBLE, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(Exception, ours)

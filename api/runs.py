@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel
 
-from clew.api import disconnect, intake, outcome, rows, sse, streams
+from clew.api import admission, disconnect, intake, outcome, rows, sse, streams
 from clew.api.auth import Caller, Who
 from clew.api.checkpoints import ground
 from clew.api.deps import Clew, Parts, reach
@@ -216,6 +216,8 @@ async def cancel(
     reason: str | None = None,
 ) -> Response:
     await reach(clew, who, thread_id, "update")
+    if wait:
+        admission.leave()
     stopped = await clew.worker.cancel(
         who.principal,
         str(thread_id),

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Response
 
-from clew.api import access, outcome, runs, sse, streams
+from clew.api import access, admission, outcome, runs, sse, streams
 from clew.api.auth import Who
 from clew.api.deps import Clew
 from clew.runtime import errors
@@ -38,6 +38,7 @@ async def follow(
 async def cancel(clew: Clew, who: Who, thread_id: UUID, run_id: UUID) -> None:
     """Answers when the run has stopped; what it had said stays."""
     found = await access.open_(clew, who, thread_id, "update", role="writer")
+    admission.leave()
     await clew.worker.cancel(
         found.principal, str(thread_id), str(run_id), action="interrupt", wait=outcome.PATIENCE
     )

@@ -34,8 +34,12 @@ from clew.checkpointing.exchange import (
 from clew.checkpointing.sealed import Seals
 
 Connection = AsyncConnection[DictRow]
-# What a statement raises when the server went away, or is not able to just now.
-AWAY = psycopg.OperationalError
+# What a statement raises when something is the matter with the server, for now or for good.
+TROUBLE = psycopg.OperationalError
+# Of its classes of SQLSTATE those that pass: a lost connection, a rollback that makes way for
+# others, too little of memory, disk or connections, and somebody who stops the server. Of the rest,
+# such as a row that is too large for its index, the same statement makes the same again.
+_PASSING = ("08", "40", "53", "57")
 
 _PRINCIPAL: LiteralString = (
     "select set_config('clew.owner_from', %s, true), set_config('clew.owner_to', %s, true)"
@@ -48,6 +52,14 @@ IDLE_SECONDS = 1.0
 _PRIVILEGED: LiteralString = (
     "select rolsuper or rolbypassrls as privileged from pg_roles where rolname = current_user"
 )
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the server went away, or is not able to just now. Of a connection that is lost there
+    is often no SQLSTATE."""
+    if not isinstance(error, TROUBLE):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(_PASSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,7 @@ class Database:
         self._prepared: WeakKeyDictionary[Connection, Prepared] = WeakKeyDictionary()
         self._used: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self.drops_role = drop_role
+        self.opens: list[bytes] = []  # what sealed values begin with that it opens
         self._principal: LiteralString = _PRINCIPAL_AND_ROLE if drop_role else _PRINCIPAL
         self._owners: dict[tuple[str, str], int] = {}
         self._combiner: Combiner | None = None
@@ -98,7 +111,6 @@ class Database:
         *,
         min_size: int = 1,
         max_size: int = 16,
-        self.opens: list[bytes] = []  # what sealed values begin with that it opens
         seals: Seals | None = None,
     ) -> AsyncGenerator[Database]:
         async def teach(conn: Connection) -> None:
@@ -135,6 +147,7 @@ class Database:
         try:
             db = cls(pool, drop_role=bool(row and row["privileged"]))
             db._combiner = Combiner(db._together)
+            db.opens = seals.prefixes if seals is not None else []
             yield db
         finally:
             await pool.close()
@@ -147,7 +160,6 @@ class Database:
             yield conn
         finally:
             # Not by the pool's `reset`, which would send every return through its workers.
-            db.opens = seals.prefixes if seals is not None else []
             self._used[conn] = time.monotonic()
             await self.pool.putconn(conn)
 

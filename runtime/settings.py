@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     )
     max_requests: int = setting(
         1000,
-        "How many requests this process works on at once, open streams not counted.",
+        "How many requests this process works on at once, those that only wait not counted.",
         "1000",
         ge=1,
     )
