@@ -29,7 +29,7 @@ from clew.checkpointing import (
     text,
     view,
 )
-from clew.checkpointing.errors import UnknownBody
+from clew.checkpointing.errors import UnknownBody, UnknownCheckpoint
 from clew.checkpointing.manifest import Kind, Layout, Place, Range
 from clew.checkpointing.postgres import Connection
 from clew.checkpointing.rows import Item
@@ -108,7 +108,8 @@ class Reader:
         where = await view.find(self.conn, self.lines, checkpoint_id, lineage_id=lineage_id)
         wanted = {"lineage_id": where["lineage_id"], "seq": where["seq"]}
         row = await (await self.conn.execute(_queries["root_row"], wanted)).fetchone()
-        assert row is not None
+        if row is None:  # deleted since it was found
+            raise UnknownCheckpoint(f"no checkpoint {checkpoint_id} in session {self.thread_id!r}")
         return _spot(self.thread_id, row)
 
     async def values(self, spot: Spot, channels: Collection[str] | None = None) -> dict[str, Any]:

@@ -78,6 +78,9 @@ class Crons:
             except (psycopg.Error, DatabaseUnreachable) as error:
                 # The loop outlives a database that is away; what is due stays due.
                 log.warning("crons could not be looked at, trying again: %s", error)
+            except Exception:
+                # One fault must not end all that runs here.
+                log.exception("crons could not be looked at, trying again")
             await asyncio.sleep(wait)
 
     async def tick(self) -> int:

@@ -9,11 +9,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
-import psycopg
-
 from clew.checkpointing import garbage, labels, pins, policy
 from clew.checkpointing import retention as below
-from clew.checkpointing.errors import CheckpointError, UnknownThread
+from clew.checkpointing.errors import UnknownThread
 from clew.checkpointing.keys import Vault
 from clew.checkpointing.policy import DEFAULT, Policy
 from clew.checkpointing.postgres import SERVICE, Connection, Database, Principal
@@ -148,8 +146,8 @@ async def running(
             done = True
             try:
                 done = (await sweep(db, default)).done
-            except (CheckpointError, psycopg.Error):
-                # The loop outlives a database that is away; what is due stays due.
+            except Exception:
+                # The loop outlives a database that is away, and any fault; what is due stays due.
                 log.exception("pruning failed; the next pass tries again")
             try:
                 async with asyncio.timeout(interval.total_seconds() if done else 0):

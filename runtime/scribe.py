@@ -10,15 +10,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-import psycopg
 from psycopg.types.json import Jsonb
 
-from clew.checkpointing.errors import CheckpointError, UnknownThread
+from clew.checkpointing.errors import UnknownThread
 from clew.checkpointing.manifest import Range
 from clew.checkpointing.postgres import SERVICE, Database, Principal
 from clew.checkpointing.reading import Reader
 from clew.checkpointing.rows import Item
-from clew.runtime import errors, messages, outbox, titles, words
+from clew.runtime import messages, outbox, titles, words
 from clew.runtime.outbox import Place
 from clew.runtime.sql import queries
 from clew.runtime.titles import Writer
@@ -70,8 +69,8 @@ async def _attend(db: Database, who: Principal, thread_id: str, write: Writer | 
         row = await db.one(who, queries["unread_session"], {"thread_id": thread_id})
         if row is not None and write is not None and not row["title"] and not row["temporary"]:
             await titles.fill(db, who, thread_id, write)
-    except (errors.ClewError, CheckpointError, psycopg.Error):
-        # One session that cannot be read must not keep all later ones from being read.
+    except Exception:
+        # Whatever it is: one session that cannot be read must not keep later ones from being read.
         log.exception("what was said in session %s could not be read", thread_id)
 
 
@@ -129,8 +128,8 @@ async def running(
         while not stop.is_set():
             try:
                 read = await catch_up(db, write)
-            except (CheckpointError, psycopg.Error):
-                # The loop outlives a database that is away; its place is kept.
+            except Exception:
+                # The loop outlives a database that is away, and any fault; its place is kept.
                 log.exception("what was said could not be read; the next pass tries again")
                 read = 0
             # In steps, even while much is said: several turns of a session are then read at once.

@@ -12,13 +12,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-import psycopg
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from clew.checkpointing.errors import CheckpointError
 from clew.checkpointing.postgres import SERVICE, Database
-from clew.runtime import errors, outbox, purge
+from clew.runtime import outbox, purge
 from clew.runtime.sql import queries
 
 log = logging.getLogger(__name__)
@@ -82,7 +80,7 @@ async def _expire_one(db: Database, thin: Thin | None, failed: list[str]) -> Dic
             # Outside the transaction, since it locks what it works on itself. Dying in between
             # leaves the checkpoints to the session's next term.
             await thin(row["thread_id"])
-    except (errors.ClewError, CheckpointError, psycopg.Error):
+    except Exception:
         if row is None:
             raise
         # One session that cannot be removed must not keep all others from it.
@@ -100,7 +98,7 @@ async def _finish_one(db: Database, undo_window: timedelta, failed: list[str]) -
             if row is None:
                 return False
             await purge.sessions(conn, [row["thread_id"]], actor="sweeper")
-    except (errors.ClewError, CheckpointError, psycopg.Error):
+    except Exception:
         if row is None:
             raise
         log.exception("session %s could not be purged", row["thread_id"])
@@ -132,8 +130,8 @@ async def running(
             more = False
             try:
                 more = (await sweep(db, rules, thin)).more
-            except (errors.ClewError, CheckpointError, psycopg.Error):
-                # The loop outlives a database that is away; what is due stays due.
+            except Exception:
+                # The loop outlives a database that is away, and any fault; what is due stays due.
                 log.exception("a sweep failed; the next one tries again")
             try:
                 async with asyncio.timeout(0 if more else interval.total_seconds()):

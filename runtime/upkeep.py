@@ -9,12 +9,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import psycopg
-
 from clew.checkpointing import text
-from clew.checkpointing.errors import CheckpointError
 from clew.checkpointing.postgres import SERVICE, Database
-from clew.runtime import embedding, errors, memories
+from clew.runtime import embedding, memories
 from clew.runtime.embedding import Embedding
 from clew.runtime.sql import queries
 from clew.runtime.store import Store
@@ -37,8 +34,8 @@ async def running(store: Store, *, interval: timedelta) -> AsyncGenerator[None]:
                     pass
                 if due is not None and await reindex(store.db, due) is not None:
                     due = None
-            except (CheckpointError, psycopg.Error, errors.Unavailable):
-                # The loop outlives a database or a model that is away; what is due stays due.
+            except Exception:
+                # It outlives a database or a model that is away, and any fault; what is due stays.
                 log.exception("the upkeep of the store failed; the next round tries again")
             await asyncio.sleep(interval.total_seconds())
 

@@ -80,6 +80,9 @@ class Webhooks:
                 except (psycopg.Error, DatabaseUnreachable) as error:
                     # The loop outlives a database that is away; what is due stays due.
                     log.warning("webhooks could not be looked at, trying again: %s", error)
+                except Exception:
+                    # One fault must not end all that runs here.
+                    log.exception("webhooks could not be looked at, trying again")
                 if not more:
                     await bell.wait(min(POLL, self._wakeups.patience))
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import psycopg
 
-from clew.checkpointing.errors import CheckpointError, DatabaseUnreachable
+from clew.checkpointing.errors import DatabaseUnreachable
 from clew.checkpointing.postgres import Database, Principal
 from clew.checkpointing.saver import Saver
 from clew.runtime import compaction, deadlines, errors, executor, leases, notifier, rowkeys, runs
@@ -270,7 +270,8 @@ class Worker:
                 await loop()
             except (psycopg.Error, DatabaseUnreachable) as error:
                 log.warning("%s waits for the database: %s", loop.__name__, error)
-            except (errors.ClewError, CheckpointError):
+            except Exception:
+                # One fault must not end all that runs here.
                 log.exception("%s failed, and begins again", loop.__name__)
             await asyncio.sleep(0.5)
             self._check_lease()

@@ -73,6 +73,25 @@ async def test_each_message_is_read_once(
     assert await db.fetch(SERVICE, stamp) == before
 
 
+async def test_a_fault_in_one_session_keeps_nobody_else_from_being_read(
+    db: Database, client: LangGraphClient, who: Principal
+) -> None:
+    keys = [(await client.threads.create())["thread_id"] for _ in range(2)]
+
+    async def write(said: str) -> str:
+        if "bad" in said:
+            raise LookupError(said)
+        return said
+
+    for key, text in zip(keys, ("bad words", "good words"), strict=True):
+        await say(client, key, text)
+    read = 0
+    async with asyncio.timeout(30):
+        while read < 2:
+            read += await scribe.catch_up(db, write)
+    assert [(await sessions.get(db, who, key)).title for key in keys] == [None, "good words"]
+
+
 async def test_row_28_runs_are_told_as_well(db: Database, client: LangGraphClient) -> None:
     key = (await client.threads.create())["thread_id"]
     await say(client, key, "hi")
