@@ -1,7 +1,8 @@
 """`clew dev`: Postgres, migrations, the server, and a fresh server whenever a file is saved.
 
 This process holds the database and the port; the server is a child that is replaced. A child
-that fails to start after a save leaves the rest running and waits for the next save.
+that fails to start after a save leaves the rest running and waits for the next save; one that was
+killed, as where memory ran out, is started again.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from pathlib import Path
 from watchfiles import DefaultFilter, awatch
 
 _STOP_SECONDS = 10
+_AGAIN_SECONDS = 1.0
 
 
 class _Sources(DefaultFilter):
@@ -58,6 +60,13 @@ async def run(
         while True:
             ended = asyncio.ensure_future(child.wait())
             await asyncio.wait({saved, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not saved.done() and ended.result() < 0:
+                name = signal.Signals(-ended.result()).name
+                print(f"The server was ended by {name}; it starts again.", flush=True)
+                await asyncio.wait({saved}, timeout=_AGAIN_SECONDS)
+                if not saved.done():
+                    child = await start()
+                    continue
             if not saved.done():
                 if first:
                     stop.set()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import psycopg
 
-from clew.checkpointing import isolation, migrate
+from clew.checkpointing import isolation, keys, migrate
 from clew.checkpointing.errors import CheckpointError, IsolationError
 from clew.checkpointing.postgres import Database
 from clew.runtime import config as configuration
-from clew.runtime import database, errors, graphs, place, settings
+from clew.runtime import database, errors, graphs, place, rowkeys, settings, storekeys
 from clew.runtime.notifier import Notifier
 
 OLDEST_POSTGRES = 15
@@ -65,8 +65,12 @@ async def examine(path: Path | None, migrations: tuple[str, ...]) -> AsyncIterat
             yield Finding("database", False, str(error))
             return
         direct = chosen.direct_url.get_secret_value() if chosen.direct_url else found.dsn
+        good = True
         async for finding in examine_database(found.dsn, direct, migrations):
+            good = good and finding.good
             yield finding
+        if good:
+            yield await examine_keys(found.dsn, {key.id for key in chosen.encryption_keys})
 
 
 async def examine_redis(url: str) -> Finding:
@@ -86,6 +90,28 @@ async def examine_redis(url: str) -> Finding:
     except line.FAULTS as error:
         return Finding("redis", False, f"{shown}: {error}", advice)
     return Finding("redis", True, f"takes what is written, at {shown}")
+
+
+async def examine_keys(dsn: str, known: set[str]) -> Finding:
+    """Whether all that is stored can be read with the keys of the settings, and is sealed with one
+    where there are any."""
+    async with Database.open(dsn) as db:
+        lineages = await keys.in_use(db)
+        needed = {*lineages, *await rowkeys.in_use(db), *await storekeys.in_use(db)} - {None}
+    lacking = ", ".join(sorted(str(key) for key in needed - known))
+    if lacking:
+        advice = "Let CLEW_ENCRYPTION_KEYS name it, too, behind the newest."
+        return Finding(
+            "encryption", False, f"stored under a key that is not set: {lacking}", advice
+        )
+    if not known:
+        return Finding("encryption", True, "off, and nothing is stored encrypted")
+    if plain := lineages.get(None):
+        told = f"on, and {plain} lineages of sessions are stored plain"
+        return Finding(
+            "encryption", False, told, "Stop the servers, run `clew encryption encrypt`."
+        )
+    return Finding("encryption", True, f"under {', '.join(sorted(known))}")
 
 
 async def examine_database(

@@ -1,6 +1,7 @@
 """The command line as a user meets it: real processes, their exit codes and what they say."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -15,6 +16,8 @@ import httpx
 import pytest
 
 from clew.checkpointing import migrate
+from clew.checkpointing.saver import Saver
+from tests.bench.graphs import echo
 from tests.conftest import MIGRATIONS
 
 ROOT = Path(__file__).parents[1]
@@ -188,9 +191,15 @@ async def test_dev_reloads_on_save_and_finds_the_sessions_of_its_last_start(
             running.said = ""
             file.write_text(file.read_text().replace("one: ", "two: "))
             await running.hear("Reloading: graph.py changed")
-            await running.hear("serving on")
+            child = await running.hear(r"Reloading[\s\S]*Started server process \[(\d+)\]")
             values = (await http.post(at, json=turn("b"))).json()["messages"]
             assert [m["content"] for m in values] == ["a", "one: a", "b", "two: b"]
+            running.said = ""
+            os.kill(int(child[1]), signal.SIGKILL)
+            await running.hear("The server was ended by SIGKILL; it starts again")
+            await running.hear("serving on")
+            values = (await http.post(at, json=turn("c"))).json()["messages"]
+            assert values[-1]["content"] == "two: c"
             running.said = ""
             file.write_text("this is not python\n")
             await running.hear("graph.py")
@@ -240,3 +249,25 @@ async def test_doctor_finds_a_sound_project_sound_and_says_what_to_do_about_the_
     assert code == 0, said
     assert "a foreign row is invisible" in said
     assert "notifications arrive" in said
+    assert "nothing is stored encrypted" in said
+
+
+async def test_doctor_tells_where_keys_and_data_do_not_fit(project: Path, dsn: str) -> None:
+    keys = {name: f"{name}:{base64.b64encode(os.urandom(32)).decode()}" for name in ("k1", "k2")}
+    async with Saver.open(dsn) as saver:
+        await (
+            echo()
+            .compile(checkpointer=saver)
+            .ainvoke({"messages": [("user", "hi")]}, {"configurable": {"thread_id": "plain"}})
+        )
+    env = {"DATABASE_URL": dsn, "CLEW_ENCRYPTION_KEYS": keys["k1"]}
+    code, said = await run("doctor", cwd=project, **env)
+    assert code == 1
+    assert "FAIL encryption: on, and 1 lineages of sessions are stored plain" in said
+    code, said = await run("encryption", "encrypt", cwd=project, **env)
+    assert code == 0, said
+    code, said = await run("doctor", cwd=project, **env)
+    assert code == 0, said
+    code, said = await run("doctor", cwd=project, **env | {"CLEW_ENCRYPTION_KEYS": keys["k2"]})
+    assert code == 1
+    assert "stored under a key that is not set: k1" in said
