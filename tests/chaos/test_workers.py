@@ -101,6 +101,8 @@ async def load(api: Engine, sessions: int, turns: int) -> dict[str, list[str]]:
 # Every row that a worker stores, with the epoch that its session is in while it is written, and the
 # process that writes it. Its statement holds the head, so the epoch is that of the commit.
 WITNESS = """
+drop function if exists public.witness() cascade;
+drop table if exists public.witness;
 create table public.witness (thread_id text, epoch bigint, process text, place text);
 create function public.witness() returns trigger language plpgsql security definer
 set search_path = pg_catalog, pg_temp as $$

@@ -75,7 +75,10 @@ function open(url, options = {}) {
         stage.created = run.runId;
         stage.look();
       },
-      onCompleted: (run) => (stage.completed ??= []).push(run),
+      onCompleted: (run) => {
+        (stage.completed ??= []).push(run);
+        stage.look();
+      },
       ...options,
     },
     (stream) => ({
